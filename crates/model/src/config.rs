@@ -1,0 +1,265 @@
+//! Settings: how this process runs. `config/default.toml` is the list of all of them; then
+//! comes the file of `--config`, then `CORKBOARD__SECTION__KEY`. Read once, passed by value.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+/// The text of `config/default.toml`, as `corkboard default-config` prints it.
+pub const DEFAULT: &str = include_str!("../../../config/default.toml");
+
+const ENVIRONMENT_PREFIX: &str = "CORKBOARD__";
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub ingest: IngestConfig,
+    pub log: LogConfig,
+    pub landing: LandingConfig,
+    pub speed: SpeedConfig,
+    pub batch: BatchConfig,
+    pub serving: ServingConfig,
+    pub maintain: MaintainConfig,
+    pub tasks: BTreeMap<String, ScheduleConfig>,
+    pub driver: DriverConfig,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    pub listen: SocketAddr,
+    pub allowed_hosts: Vec<String>,
+    pub max_connections: usize,
+    pub header_timeout_ms: u64,
+    pub body_timeout_ms: u64,
+    pub idle_timeout_ms: u64,
+    pub max_header_bytes: usize,
+    pub max_headers: usize,
+    pub drain_timeout_ms: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IngestConfig {
+    pub max_body_bytes: usize,
+    pub max_records_per_request: usize,
+    pub max_record_bytes: usize,
+    pub max_json_depth: usize,
+    pub max_inflight_bytes: usize,
+    pub auto_create_topics: bool,
+    pub default_partitions: u32,
+    pub max_topics: usize,
+    pub max_partitions_per_topic: u32,
+    pub strict: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    pub segment_bytes: u64,
+    pub index_interval_bytes: u64,
+    pub mark_interval_bytes: u64,
+    pub max_group_bytes: usize,
+    pub max_queue_bytes: usize,
+    pub max_open_segments: usize,
+    pub retention_ms: u64,
+    pub retention_bytes: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LandingConfig {
+    pub flush_size: usize,
+    pub rotate_interval_ms: u64,
+    pub idle_flush_ms: u64,
+    pub max_object_bytes: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpeedConfig {
+    pub linger_ms: u64,
+    pub max_rows: usize,
+    pub max_bytes: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchConfig {
+    pub memory_bytes: usize,
+    pub chunk_rows: usize,
+    pub row_group_rows: usize,
+    pub target_file_bytes: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServingConfig {
+    pub memory_bytes: usize,
+    pub max_tail_bytes: usize,
+    pub query_timeout_ms: u64,
+    pub max_concurrent_queries: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaintainConfig {
+    pub compact_min_files: usize,
+    pub compact_target_bytes: u64,
+    pub checkpoint_commits: u64,
+    pub vacuum_retention_ms: u64,
+}
+
+/// When a task runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScheduleConfig {
+    pub every_ms: Option<u64>,
+    pub cron: Option<String>,
+    pub on_append: bool,
+    pub after: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DriverConfig {
+    pub backoff_min_ms: u64,
+    pub backoff_max_ms: u64,
+    pub min_pause_ms: u64,
+    pub history_runs: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{source_name}: {problem}\n`corkboard default-config` prints every setting with its meaning")]
+pub struct InvalidConfig {
+    pub source_name: String,
+    pub problem: String,
+}
+
+impl Config {
+    /// The defaults alone.
+    pub fn defaults() -> Self {
+        Self::load(None, std::iter::empty()).expect("config/default.toml is whole, as a test shows")
+    }
+
+    /// Defaults, then `file` (its name and text), then those of `environment` whose names
+    /// begin with `CORKBOARD__`.
+    pub fn load(
+        file: Option<(&str, &str)>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, InvalidConfig> {
+        let parse = |source_name: &str, text: &str| {
+            let invalid = |e: toml::de::Error| InvalidConfig {
+                source_name: source_name.to_owned(),
+                problem: e.to_string().trim_end().to_owned(),
+            };
+            text.parse::<Table>().map_err(invalid)
+        };
+        let mut settings = parse("config/default.toml", DEFAULT)?;
+        // Checked after each layer, so that an error names the layer that brought it.
+        let mut config = checked("config/default.toml", &settings)?;
+        if let Some((name, text)) = file {
+            merge(&mut settings, parse(name, text)?);
+            config = checked(name, &settings)?;
+        }
+        for (name, value) in environment {
+            let Some(path) = name.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
+            let keys: Vec<String> = path.split("__").map(str::to_lowercase).collect();
+            merge(&mut settings, nested(&keys, typed(&value)));
+            config = checked(&name, &settings)?;
+        }
+        Ok(config)
+    }
+}
+
+fn checked(source_name: &str, settings: &Table) -> Result<Config, InvalidConfig> {
+    let invalid = |problem: String| InvalidConfig { source_name: source_name.to_owned(), problem };
+    let config: Config = Config::deserialize(Value::Table(settings.clone()))
+        .map_err(|e| invalid(e.to_string().trim_end().to_owned()))?;
+    for (name, value) in [
+        ("server.max_connections", config.server.max_connections),
+        ("ingest.max_body_bytes", config.ingest.max_body_bytes),
+        ("ingest.max_records_per_request", config.ingest.max_records_per_request),
+        ("ingest.max_record_bytes", config.ingest.max_record_bytes),
+        ("ingest.max_json_depth", config.ingest.max_json_depth),
+        ("ingest.default_partitions", config.ingest.default_partitions as usize),
+        ("log.max_group_bytes", config.log.max_group_bytes),
+        ("landing.flush_size", config.landing.flush_size),
+        ("landing.max_object_bytes", config.landing.max_object_bytes),
+        ("speed.max_rows", config.speed.max_rows),
+        ("speed.max_bytes", config.speed.max_bytes),
+        ("batch.chunk_rows", config.batch.chunk_rows),
+        ("batch.row_group_rows", config.batch.row_group_rows),
+        ("serving.max_concurrent_queries", config.serving.max_concurrent_queries),
+        ("driver.history_runs", config.driver.history_runs),
+    ] {
+        if value == 0 {
+            return Err(invalid(format!("{name} is 0; it must be at least 1")));
+        }
+    }
+    if config.ingest.max_inflight_bytes < config.ingest.max_body_bytes {
+        return Err(invalid("ingest.max_inflight_bytes is smaller than ingest.max_body_bytes".to_owned()));
+    }
+    if config.log.segment_bytes < 2 * config.ingest.max_record_bytes as u64 {
+        return Err(invalid("log.segment_bytes is smaller than two records of ingest.max_record_bytes".to_owned()));
+    }
+    Ok(config)
+}
+
+fn merge(into: &mut Table, from: Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(below)), Value::Table(above)) => merge(below, above),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+fn nested(keys: &[String], value: Value) -> Table {
+    let (last, sections) = keys.split_last().expect("split yields at least one part");
+    let innermost = Table::from_iter([(last.clone(), value)]);
+    sections.iter().rev().fold(innermost, |inner, key| Table::from_iter([(key.clone(), Value::Table(inner))]))
+}
+
+/// `8080`, `true` and `["a"]` mean what they mean in TOML; anything else is a string.
+fn typed(text: &str) -> Value {
+    let as_toml = format!("value = {text}").parse::<Table>().ok();
+    as_toml.and_then(|mut t| t.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &str, environment: &[(&str, &str)]) -> Result<Config, InvalidConfig> {
+        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        Config::load(Some(("my.toml", file)), environment)
+    }
+
+    #[test]
+    fn later_layers_win() {
+        let file = "[server]\nlisten = \"127.0.0.1:9000\"\n[landing]\nflush_size = 7\n";
+        let config = load(file, &[("CORKBOARD__LANDING__FLUSH_SIZE", "8"), ("OTHER", "x")]).expect("valid");
+        assert_eq!(config.server.listen.port(), 9000);
+        assert_eq!(config.landing.flush_size, 8);
+        assert_eq!(config.landing.idle_flush_ms, Config::defaults().landing.idle_flush_ms);
+    }
+
+    #[test]
+    fn errors_name_the_layer_and_the_key() {
+        for (file, environment, words) in [
+            ("[server]\nlissten = 1\n", None, ["my.toml", "lissten"]),
+            ("[server]\nlisten = 1\n", None, ["my.toml", "listen"]),
+            ("[landing]\nflush_size = 0\n", None, ["my.toml", "landing.flush_size"]),
+            ("", Some(("CORKBOARD__SERVER__PORT", "1")), ["CORKBOARD__SERVER__PORT", "port"]),
+        ] {
+            let environment: Vec<_> = environment.into_iter().collect();
+            let error = load(file, &environment).expect_err(file).to_string();
+            assert!(words.iter().all(|w| error.contains(w)), "{error}");
+        }
+    }
+}

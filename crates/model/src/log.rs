@@ -1,0 +1,89 @@
+//! The durable partitioned log, as every other crate sees it.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::{
+    position::{Bounds, InvalidTopicName, LogId, Offset, OffsetRange, TopicName, TopicPartition},
+    record::{Record, StoredRecord},
+};
+
+/// A log of topics and partitions. Every implementation runs `event_log::conformance`.
+#[async_trait]
+pub trait EventLog: Send + Sync {
+    /// The log's identity and its topics with their numbers of partitions.
+    async fn describe(&self) -> Result<LogDescription, LogError>;
+
+    /// Creates the topic, durably; `TopicExists` if it is there already.
+    async fn create_topic(&self, topic: &TopicName, n_partitions: u32) -> Result<(), LogError>;
+
+    /// Appends all records next to each other, in order; when it returns they are on stable
+    /// storage, and a reader sees them. An error other than `Unavailable` means that none was
+    /// appended. `Unavailable` with `outcome_unknown` may still show up later.
+    async fn append(&self, partition: &TopicPartition, records: Vec<Record>) -> Result<OffsetRange, LogError>;
+
+    /// Records from `from` on, at most about `max_bytes` of them but at least one; empty at
+    /// the log end offset; `OutOfRange` below the log start offset or above the end.
+    async fn fetch(
+        &self,
+        partition: &TopicPartition,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<Vec<StoredRecord>, LogError>;
+
+    /// The log start and log end offset.
+    async fn bounds(&self, partition: &TopicPartition) -> Result<Bounds, LogError>;
+
+    /// Allows the log to forget what lies below `before`; the log start offset rises to at
+    /// most `before`, and never falls.
+    async fn trim(&self, partition: &TopicPartition, before: Offset) -> Result<(), LogError>;
+
+    /// A number that changes whenever anything became readable. A wake-up, no data (I2).
+    fn moved(&self) -> watch::Receiver<u64>;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogDescription {
+    pub id: LogId,
+    pub topics: BTreeMap<TopicName, u32>,
+}
+
+impl LogDescription {
+    /// Every partition of every topic, in order.
+    pub fn partitions(&self) -> impl Iterator<Item = TopicPartition> + '_ {
+        self.topics.iter().flat_map(|(topic, n)| (0..*n).map(|p| TopicPartition::new(topic.clone(), p)))
+    }
+}
+
+/// What went wrong, as far as a caller can act on it.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error("topic {0} does not exist")]
+    UnknownTopic(TopicName),
+    #[error("partition {0} does not exist")]
+    UnknownPartition(TopicPartition),
+    #[error("topic {0} exists already")]
+    TopicExists(TopicName),
+    #[error(transparent)]
+    InvalidTopic(#[from] InvalidTopicName),
+    #[error("{what} is {actual}, allowed are {limit}")]
+    LimitExceeded { what: &'static str, actual: u64, limit: u64 },
+    #[error("offset {asked} of {partition} is out of range: it holds [{}, {})", bounds.start, bounds.end)]
+    OutOfRange { partition: TopicPartition, asked: Offset, bounds: Bounds },
+    #[error("a record of {actual_bytes} bytes is larger than the limit of {limit_bytes} bytes")]
+    TooLarge { actual_bytes: usize, limit_bytes: usize },
+    /// The log cannot serve this now; a later try may succeed.
+    #[error("the log is unavailable: {reason}")]
+    Unavailable { reason: String, outcome_unknown: bool },
+    /// Bytes on disk are not what was written; what the range held is lost or quarantined.
+    #[error("{} [{}, {}) is corrupt: {reason}", range.partition, range.start, range.end)]
+    Corrupt { range: OffsetRange, reason: String },
+}
+
+impl LogError {
+    pub fn unavailable(reason: impl Into<String>) -> Self {
+        Self::Unavailable { reason: reason.into(), outcome_unknown: false }
+    }
+}
