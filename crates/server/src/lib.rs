@@ -1,1 +1,38 @@
+//! HTTP: the doors that records come in through, the answers that go out, the dashboard, and
+//! the driver that starts tasks. It knows the log and the views by their traits only.
+//!
+//! The order of the modules is the order of floors.
 
+pub mod metrics;
+
+pub mod error;
+
+pub mod orchestrator;
+
+pub mod ingest;
+
+pub mod api;
+
+pub mod dashboard;
+
+pub mod router;
+
+pub mod listener;
+
+use std::sync::Arc;
+
+use model::{EventLog, Query, StreamDef, config::Config};
+
+/// Everything that the routes need, built once by the binary and passed by value.
+#[derive(Clone)]
+pub struct Services {
+    pub log: Arc<dyn EventLog>,
+    /// None where this process does not serve views.
+    pub query: Option<Arc<dyn Query>>,
+    /// Whether this process takes records in.
+    pub ingest: bool,
+    pub tasks: orchestrator::Handle,
+    pub streams: Arc<[StreamDef]>,
+    pub metrics: Arc<metrics::Metrics>,
+    pub config: Arc<Config>,
+}

@@ -1,0 +1,3 @@
+//! What `/metrics` shows, in Prometheus text.
+
+pub struct Metrics {}
