@@ -1,0 +1,239 @@
+"""The reference's own tests: `python -m unittest discover tests/reference`.
+
+Rows here are made up. The test over published runs needs their rows, whose folder is named by
+CORKBOARD_REAL_ROWS; its name starts with `test_real_rows`, so that a run without them can
+leave it out by name and say so.
+"""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+import pyarrow as pa
+from deltalake import write_deltalake
+
+import cleaning
+import delta_check
+from answers import answer_all, differences
+from reference import check_views
+
+HERE = Path(__file__).parent
+VIEWS = HERE.parent.parent / "views"
+
+PIN = {"index": 1, "unique_id": "a", "follower_count": "1k", "category": "art"}
+
+
+def cleaned(stream, *rows, dedup="off"):
+    """The clean rows, as dictionaries, of raw rows of one stream."""
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    records = dict.fromkeys(cleaning.COLUMNS, ()) | {stream: [("t", 0, n, line) for n, line in enumerate(lines)]}
+    return cleaning.clean(records, dedup).sql(f'SELECT * FROM "{stream}"').to_arrow_table().to_pylist()
+
+
+class Cleaning(unittest.TestCase):
+    def test_counts_are_read_by_their_unit(self):
+        for text, expected in [
+            ("0", 0),
+            ("999", 999),
+            ("124k", 124_000),
+            ("15M", 15_000_000),
+            (" 1.2k ", 1_200),
+            ("1.2345k", 1_234),
+            ("2.5 M", 2_500_000),
+            ("3b", 3_000_000_000),
+            ("0.29", 0),
+            ("-1", None),
+            ("1.k", None),
+            ("1,000", None),
+            ("many", None),
+            ("99999999999999999999", None),
+            ("User Info Error", None),
+        ]:
+            [row] = cleaned("pin", PIN | {"follower_count": text})
+            self.assertEqual(row["follower_count"], expected, text)
+
+    def test_every_spelling_of_a_time_is_the_same_second(self):
+        for text in [
+            "2020-08-28T03:52:47",
+            "2020-08-28 03:52:47",
+            "2020:08:28 03:52:47",
+            "20200828035247",
+            "08/28/2020, 03:52:47",
+            "2020-08-28T03:52:47.000+0000",
+            "2020-08-28T03:52:47.999",
+            "2020-08-28T03:52:47Z",
+            "2020-08-28 05:52:47+02:00",
+        ]:
+            [row] = cleaned("geo", {"ind": 1, "timestamp": text})
+            self.assertEqual(str(row["timestamp"]), "2020-08-28 03:52:47", text)
+        for text in ["yesterday", "2020-13-28 03:52:47", "28/08/2020, 03:52:47"]:
+            self.assertIsNone(cleaned("geo", {"ind": 1, "timestamp": text})[0]["timestamp"], text)
+
+    def test_placeholders_and_blank_texts_are_null_and_other_texts_are_kept(self):
+        for column, text, expected in [
+            ("title", "No Title Data Available", None),
+            ("title", " \n", None),
+            ("title", "Untitled ", "Untitled "),
+            ("description", "No description available", None),
+            ("description", "No description available Story format", None),
+            ("poster_name", "User Info Error", None),
+            ("tag_list", "N,o, ,T,a,g,s, ,A,v,a,i,l,a,b,l,e", None),
+            ("image_src", "Image src error.", None),
+            ("image_src", "Image src error", "Image src error"),
+            ("save_location", "Local save in /data/art", "/data/art"),
+            ("save_location", "see Local save in /data/art", "see Local save in /data/art"),
+        ]:
+            self.assertEqual(cleaned("pin", PIN | {column: text})[0][column], expected, text)
+
+    def test_a_name_is_what_there_is_of_it(self):
+        for first, last, expected in [
+            ("Ann ", " Lee", "Ann Lee"),
+            ("Ann", "", "Ann"),
+            (None, "Lee", "Lee"),
+            ("", " ", None),
+        ]:
+            [row] = cleaned("user", {"ind": 1, "first_name": first, "last_name": last})
+            self.assertEqual(row["user_name"], expected)
+
+    def test_rows_are_found_in_every_wrapping(self):
+        row = {"ind": 7, "country": "Peru"}
+        text = json.dumps(row)
+        for value in [row, [row], {"value": row}, text, base64.b64encode(text.encode()).decode(), [{"value": text}]]:
+            found = cleaned("geo", json.dumps(value))
+            self.assertEqual([(r["ind"], r["country"]) for r in found], [(7, "Peru")], value)
+        for line in ["", "7", "null", '"text"', "{", "[]"]:
+            self.assertEqual(cleaned("geo", line), [], line)
+
+    def test_a_row_without_its_number_or_key_is_left_out(self):
+        self.assertEqual(cleaned("user", PIN), [])
+        self.assertEqual(cleaned("pin", {"index": 1}, {"unique_id": "a"}, PIN | {"index": "x"}), [])
+        self.assertEqual(cleaned("pin", PIN | {"index": "12.0"})[0]["ind"], 12)
+
+    def test_the_first_row_of_a_key_counts(self):
+        rows = [PIN, PIN | {"title": "later"}, PIN]
+        for dedup, expected in [("off", [None, "later", None]), ("exact", [None, "later"]), ("key", [None])]:
+            found = sorted(cleaned("pin", *rows, dedup=dedup), key=lambda row: row["_offset"])
+            self.assertEqual([row["title"] for row in found], expected, dedup)
+
+
+class Landing(unittest.TestCase):
+    def test_objects_are_read_at_the_offsets_of_their_names(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for topic, start, rows in [
+                ("0a.geo", 0, [5, 6]),
+                ("0a.geo", 2, [7]),
+                ("0a.user", 0, [8]),
+                ("streaming-0a-geo", 9, [5]),
+            ]:
+                target = Path(folder) / "topics" / topic / "partition=1"
+                target.mkdir(parents=True, exist_ok=True)
+                lines = "".join(json.dumps({"ind": ind}) + "\n" for ind in rows)
+                (target / f"{topic}+1+{start:010}.json").write_text(lines)
+            found = [record[:3] for record in cleaning.records_of_landing(folder, "geo")]
+            self.assertEqual(found, [("0a.geo", 1, 0), ("0a.geo", 1, 1), ("0a.geo", 1, 2), ("streaming-0a-geo", 1, 9)])
+
+
+class Answers(unittest.TestCase):
+    def setUp(self):
+        self.connection = cleaning.clean(made_up_records())
+        self.answers = answer_all(self.connection)
+
+    def test_ties_are_kept_and_medians_are_the_lower_ones(self):
+        self.assertEqual(self.answers["most_popular_category_per_country"], [["Peru", "art", 2], ["Peru", "travel", 2]])
+        self.assertEqual(self.answers["median_follower_count_per_age_group"], [["18-24", 1], ["50+", None]])
+        self.assertEqual(self.answers["user_with_most_followers_per_country"], [["Peru", "d", 10], ["Peru", "e", 10]])
+        self.assertEqual(self.answers["country_of_user_with_most_followers"], [["Peru", 10]])
+        self.assertEqual(self.answers["new_users_per_year"], [[2016, 3]])
+        self.assertEqual(self.answers["posts_of_users_joined_per_year"], [[2016, 6]])
+        self.assertEqual(
+            self.answers["most_popular_category_per_year"],
+            [[2020, "art", 1], [2020, "travel", 1], [2021, "art", 1], [2021, "food", 1], [2022, "travel", 1]],
+        )
+        self.assertEqual(
+            self.answers["median_follower_count_per_post_year_and_age_group"],
+            [["18-24", 2017, 1], ["18-24", 2020, 0]],
+        )
+
+    def test_the_sql_files_answer_the_same(self):
+        self.assertEqual(check_views(self.connection, self.answers, VIEWS), [])
+        nothing = cleaning.clean(dict.fromkeys(cleaning.COLUMNS, ()))
+        self.assertEqual(check_views(nothing, answer_all(nothing), VIEWS), [])
+
+    def test_delta_tables_are_checked_by_their_rows(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for stream in cleaning.COLUMNS:
+                clean = self.connection.sql(f'SELECT * FROM "{stream}"').to_arrow_table()
+                write_deltalake(f"{folder}/batch/{stream}", pa.concat_tables([clean, clean]))
+            for view, rows in self.answers.items():
+                columns = {f"c{i}": list(column) for i, column in enumerate(zip(*rows))}
+                write_deltalake(f"{folder}/views/{view}", pa.table(columns))
+            command = [sys.executable, HERE / "delta_check.py", folder]
+            equal = subprocess.run(command, capture_output=True, text=True)
+            self.assertEqual(equal.returncode, 0, equal.stderr)
+            wrong = pa.table({"c0": ["art"], "c1": [9]})
+            write_deltalake(f"{folder}/views/posts_per_category", wrong, mode="overwrite")
+            differs = subprocess.run(command, capture_output=True, text=True)
+            self.assertEqual(differs.returncode, 1)
+            self.assertIn("posts_per_category", differs.stderr)
+
+    def test_a_difference_is_named(self):
+        other = self.answers | {"posts_per_category": [["art", 99]]}
+        [sentence] = differences(self.answers, other)
+        self.assertIn("posts_per_category", sentence)
+
+    def test_a_folder_without_tables_is_a_finding(self):
+        with tempfile.TemporaryDirectory() as folder:
+            problems = []
+            self.assertEqual(delta_check.open_tables(Path(folder), problems), {})
+            (Path(folder) / "pin" / "_delta_log").mkdir(parents=True)
+            delta_check.open_tables(Path(folder), problems)
+            self.assertEqual(len(problems), 1)
+
+
+# One post per line. Two categories share the first place and two posters the most followers;
+# the known counts of the young are 0, 1, 1, 10; the oldest has posted nothing with a known
+# count, and one person is too young for any age group.
+MADE_UP = [
+    # poster, followers, category, age, year of the post
+    ("a", "0", "art", 20, 2020),
+    ("b", "1", "art", 20, 2021),
+    ("c", "x", "travel", 60, 2022),
+    ("d", "10", "travel", 20, 2020),
+    ("e", "10", "food", 17, 2021),
+    ("f", "1", "quotes", 20, 2017),
+]
+
+
+def made_up_records():
+    rows = {"pin": [], "geo": [], "user": []}
+    for n, (poster, followers, category, age, year) in enumerate(MADE_UP):
+        pin = {"index": n, "unique_id": f"u{n}", "poster_name": poster, "follower_count": followers}
+        rows["pin"].append(pin | {"category": category})
+        rows["geo"].append({"ind": n, "timestamp": f"{year}-12-31 23:59:59", "country": "Peru"})
+        name = {"first_name": "Ann", "last_name": "Lee", "date_joined": "2016-05-06 07:08:09"}
+        rows["user"].append({"ind": n, "age": age} | name)
+    return {stream: [(stream, 0, n, json.dumps(row)) for n, row in enumerate(made)] for stream, made in rows.items()}
+
+
+class Published(unittest.TestCase):
+    def test_real_rows_give_the_published_answers(self):
+        rows = Path(os.environ["CORKBOARD_REAL_ROWS"])
+        command = [sys.executable, HERE / "reference.py", "golden", rows / "golden", "--views", VIEWS]
+        result = subprocess.run(command, capture_output=True, text=True)
+        self.assertEqual(result.returncode, 0, result.stderr)
+
+    def test_real_rows_answer_the_same_by_the_sql_files(self):
+        rows = Path(os.environ["CORKBOARD_REAL_ROWS"])
+        for dedup in ["off", "exact", "key"]:
+            raw = {stream: cleaning.records_of_file(rows / f"{stream}.jsonl") for stream in cleaning.COLUMNS}
+            connection = cleaning.clean(raw, dedup)
+            self.assertEqual(check_views(connection, answer_all(connection), VIEWS), [], dedup)
+
+
+if __name__ == "__main__":
+    unittest.main()
