@@ -1,1 +1,62 @@
-fn main() {}
+//! The project's own commands, run as `cargo xtask <command>`: what a change must pass, and
+//! what a claim about speed rests on. Nothing here is part of the product.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod process;
+
+mod workspace;
+
+mod python;
+
+mod tidy;
+
+mod test;
+
+mod bench;
+
+mod ci;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Formatting, lints, tidy, licences and all tests: what a change must pass.
+    Ci,
+    /// All tests, with whatever they need set up first. Further arguments go to `cargo test`.
+    Test {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        cargo_arguments: Vec<String>,
+    },
+    /// The rules that no compiler checks: floors, names, heads, sizes.
+    Tidy,
+    /// Figures of the release binary on this machine. Without a name: the list of benches.
+    Bench(bench::Arguments),
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<()> {
+    match command {
+        Command::Ci => ci::run(),
+        Command::Test { cargo_arguments } => test::run(cargo_arguments),
+        Command::Tidy => tidy::run(),
+        Command::Bench(arguments) => bench::run(arguments),
+    }
+}

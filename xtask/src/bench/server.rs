@@ -1,0 +1,106 @@
+//! A Corkboard of one's own for one bench: the release binary on a free port, with an empty
+//! data folder on the disk that the build lies on (a folder in memory would sync for nothing).
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, Sender},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{process, workspace};
+
+/// How long a start may take on a busy machine.
+const START: Duration = Duration::from_secs(60);
+const ANNOUNCEMENT: &str = "listening on http://";
+
+pub(super) struct Server {
+    child: Child,
+    folder: PathBuf,
+    /// `host:port`.
+    pub(super) address: String,
+}
+
+/// The product's binary, built unless one is given.
+pub(super) fn binary(given: Option<&Path>) -> Result<PathBuf> {
+    if let Some(binary) = given {
+        return Ok(binary.to_owned());
+    }
+    process::run(workspace::cargo().args(["build", "--release", "--package", "corkboard"]))?;
+    Ok(workspace::target_folder()?.join("release").join("corkboard"))
+}
+
+impl Server {
+    pub(super) fn start(binary: &Path) -> Result<Self> {
+        let folder = workspace::target_folder()?.join(format!("bench-{}", std::process::id()));
+        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let mut command = Command::new(binary);
+        command.arg("up").arg("--data").arg(&folder).args(["--listen", "127.0.0.1:0"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("start {}", binary.display()))?;
+        let (found, announced) = mpsc::channel();
+        let stdout = child.stdout.take().expect("it was asked to be piped");
+        let stderr = child.stderr.take().expect("it was asked to be piped");
+        thread::spawn({
+            let found = found.clone();
+            move || watch(stdout, &found)
+        });
+        thread::spawn(move || watch(stderr, &found));
+        let mut server = Self { child, folder, address: String::new() };
+        server.address = announced.recv_timeout(START).context("the server did not say where it listens")?;
+        Ok(server)
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+/// Reads all that the server says, so that it never waits for a reader, and passes on where it
+/// listens.
+fn watch(output: impl Read, found: &Sender<String>) {
+    for line in BufReader::new(output).lines().map_while(Result::ok) {
+        if let Some(address) = address_in(&line) {
+            // Whoever waited may have given up by now.
+            let _ = found.send(address.to_owned());
+        }
+    }
+}
+
+fn address_in(line: &str) -> Option<&str> {
+    let (_, rest) = line.split_once(ANNOUNCEMENT)?;
+    let end = rest.find(|c: char| c.is_whitespace() || c == '/' || c == '"' || c == '\u{1b}').unwrap_or(rest.len());
+    Some(&rest[..end]).filter(|address| !address.is_empty())
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Its data is thrown away, so that it need not stop in good order.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::address_in;
+
+    #[test]
+    fn the_address_is_read_from_a_line() {
+        for (line, expected) in [
+            ("listening on http://127.0.0.1:4100", Some("127.0.0.1:4100")),
+            ("INFO listening on http://127.0.0.1:4100/ data=x", Some("127.0.0.1:4100")),
+            ("listening on http://[::1]:80 now", Some("[::1]:80")),
+            ("listening soon", None),
+            ("listening on http:// ", None),
+        ] {
+            assert_eq!(address_in(line), expected, "{line}");
+        }
+    }
+}

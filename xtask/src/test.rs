@@ -1,0 +1,145 @@
+//! `cargo xtask test`: sets up what the tests need, then runs all of them in the release
+//! profile, which is the product's.
+//!
+//! Tests that need the real rows are named `real_rows_…` (in Python `test_real_rows_…`). Where
+//! the rows are missing these are left out by name and counted, and never pass unrun.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{process, python, workspace};
+
+const REFERENCE: &str = "tests/reference";
+
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let needs = Needs { python: python::interpreter()?, real_rows: workspace::real_rows() };
+    let split = Split::of(arguments);
+    if !split.names_packages() {
+        reference_tests(&needs)?;
+    }
+    let n_left_out = match needs.real_rows {
+        Some(_) => 0,
+        None => left_out(&needs, &split)?,
+    };
+    process::run(&mut cargo_test(&needs, &split))?;
+    match &needs.real_rows {
+        Some(folder) => println!("tests over real rows ran with {}", folder.display()),
+        None => {
+            println!("{n_left_out} tests need the real rows and were left out: CORKBOARD_REAL_ROWS names no folder")
+        }
+    }
+    Ok(())
+}
+
+/// What tests find in their environment.
+struct Needs {
+    python: PathBuf,
+    real_rows: Option<PathBuf>,
+}
+
+impl Needs {
+    fn pass_to(&self, command: &mut Command) {
+        command.env("CORKBOARD_PYTHON", &self.python).env("PYTHONDONTWRITEBYTECODE", "1");
+        match &self.real_rows {
+            Some(folder) => command.env("CORKBOARD_REAL_ROWS", folder),
+            None => command.env_remove("CORKBOARD_REAL_ROWS"),
+        };
+    }
+}
+
+/// A person's arguments: those for cargo, and those after `--` for the tests.
+#[derive(Debug, PartialEq, Eq)]
+struct Split<'a> {
+    cargo: &'a [String],
+    tests: &'a [String],
+}
+
+impl<'a> Split<'a> {
+    fn of(arguments: &'a [String]) -> Self {
+        match arguments.iter().position(|argument| argument == "--") {
+            Some(at) => Self { cargo: &arguments[..at], tests: &arguments[at + 1..] },
+            None => Self { cargo: arguments, tests: &[] },
+        }
+    }
+
+    /// Whether only some of the packages are asked for.
+    fn names_packages(&self) -> bool {
+        self.cargo.iter().any(|a| a.starts_with("-p") || a.starts_with("--package") || a.starts_with("--manifest-path"))
+    }
+}
+
+fn reference_tests(needs: &Needs) -> Result<()> {
+    let mut unittest = Command::new(&needs.python);
+    unittest.current_dir(workspace::root()).args(["-m", "unittest", "discover", "--start-directory", REFERENCE]);
+    needs.pass_to(&mut unittest);
+    process::run(&mut unittest).context("the reference in Python disagrees with itself or with the SQL files")
+}
+
+fn cargo_test(needs: &Needs, split: &Split) -> Command {
+    let mut cargo = workspace::cargo();
+    cargo.args(["test", "--release"]);
+    if !split.names_packages() {
+        cargo.arg("--workspace");
+    }
+    cargo.args(split.cargo).arg("--").args(split.tests);
+    if needs.real_rows.is_none() {
+        cargo.args(["--skip", "real_rows_"]);
+    }
+    needs.pass_to(&mut cargo);
+    cargo
+}
+
+/// How many of the tests asked for need the real rows.
+fn left_out(needs: &Needs, split: &Split) -> Result<usize> {
+    let mut list = workspace::cargo();
+    list.args(["test", "--release", "--quiet"]);
+    if !split.names_packages() {
+        list.arg("--workspace");
+    }
+    list.args(split.cargo).args(["--", "--list"]);
+    needs.pass_to(&mut list);
+    let in_python = if split.names_packages() { 0 } else { in_python(&workspace::root().join(REFERENCE))? };
+    Ok(in_rust(&process::output(&mut list)?) + in_python)
+}
+
+fn in_rust(list: &str) -> usize {
+    list.lines().filter(|line| line.ends_with(": test") && line.contains("real_rows_")).count()
+}
+
+fn in_python(folder: &Path) -> Result<usize> {
+    let mut n_tests = 0;
+    for entry in fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "py") {
+            let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            n_tests += text.lines().filter(|line| line.trim_start().starts_with("def test_real_rows_")).count();
+        }
+    }
+    Ok(n_tests)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_split_at_the_first_double_dash() {
+        let arguments = ["-p", "engine", "speed", "--", "--nocapture", "--"].map(String::from);
+        let split = Split::of(&arguments);
+        assert_eq!(split, Split { cargo: &arguments[..3], tests: &arguments[4..] });
+        assert!(split.names_packages());
+        assert!(!Split::of(&arguments[2..3]).names_packages());
+    }
+
+    #[test]
+    fn tests_that_need_real_rows_are_counted_by_name() {
+        let list = "clean::real_rows_are_cleaned: test\nclean::unreal_rows: test\nreal_rows_: benchmark\n\n2 tests\n";
+        assert_eq!(in_rust(list), 1);
+        assert_eq!(in_python(&workspace::root().join(REFERENCE)).expect("the folder is part of the project"), 2);
+    }
+}

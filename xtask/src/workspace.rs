@@ -1,0 +1,48 @@
+//! Where things lie: the workspace, cargo's output, the cache, the real rows.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use crate::process;
+
+/// The folder of the workspace's `Cargo.toml`.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the workspace")
+}
+
+/// `cargo` as the one that runs this, in the workspace's folder.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root());
+    cargo
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_folder() -> Result<PathBuf> {
+    let metadata = process::output(cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).context("read cargo's metadata")?;
+    let folder = metadata["target_directory"].as_str().context("cargo's metadata names no target_directory")?;
+    Ok(folder.into())
+}
+
+/// What may be deleted at any time and is made again.
+pub(crate) fn cache_folder() -> Result<PathBuf> {
+    let cache = match env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()) {
+        Some(folder) => PathBuf::from(folder),
+        None => PathBuf::from(env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?).join(".cache"),
+    };
+    Ok(cache.join("corkboard"))
+}
+
+/// Rows of the source database, which are other people's and therefore not part of the
+/// project: CORKBOARD_REAL_ROWS, or `shared/data` beside the checkout.
+pub(crate) fn real_rows() -> Option<PathBuf> {
+    let named = env::var_os("CORKBOARD_REAL_ROWS").map(PathBuf::from);
+    let beside = || root().parent().map(|parent| parent.join("shared/data"));
+    named.or_else(beside).filter(|folder| folder.join("pin.jsonl").is_file())
+}
