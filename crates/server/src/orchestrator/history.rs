@@ -1,6 +1,9 @@
 //! What a task is doing and has done: one status per task, with a bounded ring of runs.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use model::{Report, Timestamp, config::ScheduleConfig};
 use serde::Serialize;
@@ -70,6 +73,8 @@ pub struct TaskStatus {
     pub last_run: Option<Run>,
     /// The newest failure, kept after later successes.
     pub last_error: Option<LastError>,
+    /// What the runs of this process reported, added up.
+    pub totals: BTreeMap<&'static str, u64>,
     /// Runs that did work or failed, oldest first.
     pub history: VecDeque<Run>,
     #[serde(skip)]
@@ -96,6 +101,7 @@ impl TaskStatus {
             last_success_ms: None,
             last_run: None,
             last_error: None,
+            totals: BTreeMap::new(),
             history: VecDeque::new(),
             max_history_runs,
         }
@@ -120,6 +126,10 @@ impl TaskStatus {
             Outcome::Report(report) => {
                 self.n_failures_in_a_row = 0;
                 self.last_success_ms = Some(at.0);
+                for (&figure, &n) in &report.figures {
+                    let total = self.totals.entry(figure).or_default();
+                    *total = total.saturating_add(n);
+                }
                 report.did_work
             }
             Outcome::Error(error) => {
