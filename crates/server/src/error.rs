@@ -1,1 +1,205 @@
-//! To be written.
+//! What a request is told when it fails, in the words of the door it came through: Kafka REST
+//! bodies with Confluent's codes and texts, or `{"error":{"message":…}}` for `/api`.
+//!
+//! Meanings come in as `model::LogError`; only this file knows which code says what.
+
+use std::borrow::Cow;
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, Method, StatusCode, Uri, header};
+use model::LogError;
+use serde_json::json;
+
+/// The media type of every answer of the Kafka REST door.
+pub const KAFKA_JSON: HeaderValue = HeaderValue::from_static("application/vnd.kafka.v2+json");
+
+/// Seconds after which a producer that was turned away for want of room may try again.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// An error of the Kafka REST door: the code is the status, or the status and two digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaError {
+    pub status: StatusCode,
+    pub code: u32,
+    pub message: Cow<'static, str>,
+    /// What `/metrics` counts it under.
+    pub reason: &'static str,
+    /// The rest of the request is not worth reading.
+    closes: bool,
+}
+
+impl KafkaError {
+    fn new(status: StatusCode, code: u32, reason: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code, message: message.into(), reason, closes: false }
+    }
+
+    pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, 400, "malformed", message)
+    }
+
+    pub fn not_base64(data: &str) -> Self {
+        Self::bad_request(format!("Bad Request: data={data} is not a base64 string."))
+    }
+
+    pub fn invalid_base64(data: &str) -> Self {
+        Self::bad_request(format!("Bad Request: data={data} is not a valid base64 string."))
+    }
+
+    /// Invalid names and exhausted limits, as Kafka's own checks say it.
+    pub fn invalid_topic(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, 40002, "invalid_topic", message)
+    }
+
+    pub fn unrecognized_field(name: &str) -> Self {
+        Self::unprocessable(422, format!("Unrecognized field: {name}"))
+    }
+
+    pub fn unprocessable(code: u32, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, "invalid", message)
+    }
+
+    pub fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, 404, "not_found", "HTTP 404 Not Found")
+    }
+
+    pub fn topic_not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, 40401, "unknown_topic", "Topic not found.")
+    }
+
+    pub fn partition_not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, 40402, "unknown_partition", "Partition not found.")
+    }
+
+    /// What Confluent's proxy has answered to a GET of an unknown topic since version 6.
+    pub fn not_hosted() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            40403,
+            "unknown_topic",
+            "This server does not host this topic-partition.",
+        )
+    }
+
+    pub fn method_not_allowed() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, 405, "method", "HTTP 405 Method Not Allowed")
+    }
+
+    pub fn body_timeout() -> Self {
+        let message = "the request body did not arrive in time (server.body_timeout_ms)";
+        Self { closes: true, ..Self::new(StatusCode::REQUEST_TIMEOUT, 408, "body_timeout", message) }
+    }
+
+    pub fn body_too_large(limit_bytes: usize) -> Self {
+        let message = format!("the request body is larger than {limit_bytes} bytes (ingest.max_body_bytes)");
+        Self { closes: true, ..Self::too_large(message) }
+    }
+
+    pub fn too_large(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, 413, "too_large", message)
+    }
+
+    pub fn unsupported_media_type() -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, 415, "media_type", "HTTP 415 Unsupported Media Type")
+    }
+
+    pub fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, 500, "internal", "Internal Server Error")
+    }
+
+    /// Bodies in flight leave no room; the body was not read, nothing was accepted.
+    pub fn overloaded() -> Self {
+        let message = "too many bytes are in flight (ingest.max_inflight_bytes); nothing was accepted, try again";
+        Self { closes: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, 503, "overloaded", message) }
+    }
+
+    /// The log refused a whole request.
+    pub fn of_log(error: &LogError) -> Self {
+        match error {
+            LogError::UnknownTopic(_) => Self::topic_not_found(),
+            LogError::UnknownPartition(_) => Self::partition_not_found(),
+            LogError::TopicExists(_) | LogError::InvalidTopic(_) | LogError::LimitExceeded { .. } => {
+                Self::invalid_topic(error.to_string())
+            }
+            LogError::TooLarge { .. } => Self::too_large(error.to_string()),
+            LogError::Unavailable { outcome_unknown: false, .. } => Self::unavailable(error.to_string()),
+            LogError::Unavailable { outcome_unknown: true, .. } => {
+                Self::unavailable(format!("{error}; whether the records were stored is not known"))
+            }
+            LogError::OutOfRange { .. } | LogError::Corrupt { .. } => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, 50002, "log_error", error.to_string())
+            }
+        }
+    }
+
+    fn unavailable(message: String) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, 50302, "unavailable", message)
+    }
+}
+
+/// The code of one record that was not stored, inside an answer of 200: retriable or not.
+pub fn record_error_code(error: &LogError) -> u32 {
+    match error {
+        LogError::Unavailable { .. } => 50003,
+        _ => 50002,
+    }
+}
+
+impl IntoResponse for KafkaError {
+    fn into_response(self) -> Response {
+        let message = serde_json::Value::from(self.message.as_ref());
+        let body = format!(r#"{{"error_code":{},"message":{message}}}"#, self.code);
+        let mut response = (self.status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, KAFKA_JSON);
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        if self.closes {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// An error of `/api` and of everything that is no door.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    pub status: StatusCode,
+    pub message: Cow<'static, str>,
+}
+
+impl ApiError {
+    pub fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, message: message.into() }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.status, Json(json!({ "error": { "message": self.message } }))).into_response()
+    }
+}
+
+/// What no route takes.
+pub async fn not_found(method: Method, uri: Uri) -> Response {
+    if is_api(uri.path()) {
+        return ApiError::new(StatusCode::NOT_FOUND, format!("there is no {method} {}", uri.path())).into_response();
+    }
+    KafkaError::not_found().into_response()
+}
+
+/// A path that a route takes, with another method.
+pub async fn method_not_allowed(method: Method, uri: Uri) -> Response {
+    if is_api(uri.path()) {
+        let message = format!("{} does not take {method}", uri.path());
+        return ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message).into_response();
+    }
+    KafkaError::method_not_allowed().into_response()
+}
+
+fn is_api(path: &str) -> bool {
+    path == "/api" || path.starts_with("/api/")
+}

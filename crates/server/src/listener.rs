@@ -1,1 +1,190 @@
-//! To be written.
+//! Accepts connections and speaks HTTP/1.1 on them: how many, how long each may take over a
+//! head, how long it may idle, and how they end when the server stops.
+//!
+//! Bodies have their own clock, where they are read (`ingest::body`), because a slow body is
+//! answered with 408 and a slow head is not answered at all. HTTP/2 would be chosen in
+//! `Connection::serve`; it is not spoken yet.
+
+mod activity;
+mod socket;
+
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use axum::{Router, body::Body, response::Response};
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use model::{Stop, config::ServerConfig};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tower::Service;
+use tracing::{debug, info, warn};
+
+use activity::{Activity, Limits, WatchedBody};
+use socket::Socket;
+
+/// The smallest buffer that hyper takes.
+const MIN_BUFFER_BYTES: usize = 8192;
+
+/// When no connection can be accepted (no file descriptor is left, say), wait this long for
+/// others to end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Opens the port. Only loopback addresses for now: whoever reaches the port may do anything.
+pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    if !addr.ip().is_loopback() {
+        bail!(
+            "{addr} can be reached from other machines, and this version has no authentication; \
+             listen on a loopback address, such as --listen 127.0.0.1:{}",
+            addr.port()
+        );
+    }
+    match TcpListener::bind(addr).await {
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse => bail!(
+            "another process listens on {addr} already; stop it, or choose another port: \
+             --listen 127.0.0.1:0 picks a free one"
+        ),
+        listener => listener.with_context(|| format!("cannot listen on {addr}")),
+    }
+}
+
+/// Serves until `stop` is cancelled, then takes no further connection, lets the requests under
+/// way finish within `drain_timeout_ms`, and cuts off what is left.
+pub async fn serve(listener: TcpListener, router: Router, config: &ServerConfig, stop: Stop) -> anyhow::Result<()> {
+    let server = Connection {
+        router,
+        http: Arc::new(http1(config)),
+        limits: Limits {
+            header: Duration::from_millis(config.header_timeout_ms),
+            idle: Duration::from_millis(config.idle_timeout_ms),
+        },
+        stop: stop.clone(),
+    };
+    let mut connections = JoinSet::new();
+    loop {
+        let has_room = connections.len() < config.max_connections;
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(ended) = connections.join_next() => report(ended),
+            accepted = listener.accept(), if has_room => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(server.clone().serve(stream));
+                }
+                Err(e) if concerns_one_connection(&e) => debug!("a connection was gone before it was accepted: {e}"),
+                Err(e) => {
+                    warn!("no connection can be accepted, trying again in {ACCEPT_PAUSE:?}: {e}");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    drain(connections, Duration::from_millis(config.drain_timeout_ms)).await;
+    Ok(())
+}
+
+fn http1(config: &ServerConfig) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        // Hyper's own clock runs through the idle time too; `Activity` tells the two apart.
+        .header_read_timeout(None)
+        .max_header_size(config.max_header_bytes)
+        .max_buf_size(config.max_header_bytes.max(MIN_BUFFER_BYTES))
+        .max_headers(config.max_headers);
+    http
+}
+
+fn concerns_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(e) = ended
+        && e.is_panic()
+    {
+        warn!("a connection ended with a panic: {e}");
+    }
+}
+
+async fn drain(mut connections: JoinSet<()>, within: Duration) {
+    if connections.is_empty() {
+        return;
+    }
+    info!(n_connections = connections.len(), "finishing the requests under way");
+    let all_ended = async { while connections.join_next().await.is_some() {} };
+    if timeout(within, all_ended).await.is_err() {
+        let n_connections = connections.len();
+        warn!(n_connections, "requests did not finish within {within:?} and are cut off (server.drain_timeout_ms)");
+        connections.shutdown().await;
+    }
+}
+
+/// What every connection is served with.
+#[derive(Clone)]
+struct Connection {
+    router: Router,
+    http: Arc<http1::Builder>,
+    limits: Limits,
+    stop: Stop,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream) {
+        // Answers are written whole; waiting for more to send would only delay them.
+        if let Err(e) = stream.set_nodelay(true) {
+            debug!("TCP_NODELAY could not be set: {e}");
+        }
+        let activity = Arc::new(Activity::new(self.limits));
+        let socket = TokioIo::new(Socket::new(stream, activity.clone()));
+        let service = service_fn(|request| answer(self.router.clone(), request, activity.clone()));
+        let mut connection = pin!(self.http.serve_connection(socket, service));
+        let mut stopped = pin!(self.stop.cancelled());
+        let mut is_stopping = false;
+        let mut alarm = pin!(sleep_until(activity.deadline().unwrap_or_else(Instant::now)));
+        loop {
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => {
+                    if let Err(e) = ended {
+                        debug!("a connection ended early: {e}");
+                    }
+                    return;
+                }
+                () = stopped.as_mut(), if !is_stopping => {
+                    is_stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = alarm.as_mut() => match activity.deadline() {
+                    Some(deadline) if deadline <= Instant::now() => {
+                        debug!("a connection took too long and is closed");
+                        return;
+                    }
+                    Some(deadline) => alarm.as_mut().reset(deadline),
+                    // A request is under way. What follows it cannot be due before this.
+                    None => alarm.as_mut().reset(Instant::now() + self.limits.shortest()),
+                },
+            }
+        }
+    }
+}
+
+fn answer(
+    mut router: Router,
+    request: Request<Incoming>,
+    activity: Arc<Activity>,
+) -> impl Future<Output = Result<Response, Infallible>> {
+    let request = request.map(|body| Body::new(WatchedBody::new(body, activity.clone())));
+    activity.request_begins();
+    let response = router.call(request);
+    async move {
+        let response = response.await;
+        activity.request_ends();
+        response
+    }
+}

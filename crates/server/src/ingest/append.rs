@@ -1,0 +1,111 @@
+//! Brings the records of one request to their partitions, all partitions at once, each with
+//! one append, and says what became of every record in the order in which they came.
+
+use futures::future::join_all;
+use model::{
+    EventLog, LogError, Offset, OffsetRange, Record, TopicName, TopicPartition, partitioner::partition_of_key,
+};
+
+use super::topics::Topic;
+
+/// A record, and the partition that its producer names.
+pub(super) struct Addressed {
+    pub(super) partition: Option<u32>,
+    pub(super) record: Record,
+}
+
+/// What became of a request's records.
+pub(super) struct Appended {
+    appends: Vec<Append>,
+    /// For each record its place in `appends`; empty when there is but one.
+    places: Vec<usize>,
+}
+
+/// One partition's share.
+pub(super) struct Append {
+    pub(super) partition: u32,
+    pub(super) n_records: usize,
+    pub(super) size_bytes: usize,
+    pub(super) outcome: Result<OffsetRange, LogError>,
+}
+
+/// Partitions that producers name must exist; `records` must not be empty.
+pub(super) async fn append(log: &dyn EventLog, topic: &Topic, records: Vec<Addressed>) -> Appended {
+    let Shares { shares, places } = Shares::of(topic, records);
+    let appends = match <[Share; 1]>::try_from(shares) {
+        Ok([share]) => vec![share.append(log, &topic.name).await],
+        Err(shares) => join_all(shares.into_iter().map(|share| share.append(log, &topic.name))).await,
+    };
+    Appended { appends, places }
+}
+
+impl Appended {
+    pub(super) fn appends(&self) -> &[Append] {
+        &self.appends
+    }
+
+    pub(super) fn n_records(&self) -> usize {
+        self.appends.iter().map(|a| a.n_records).sum()
+    }
+
+    /// Partition and offset of each record, or why it is not stored.
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = Result<(u32, Offset), &LogError>> {
+        let mut n_given = vec![0; self.appends.len()];
+        (0..self.n_records()).map(move |i| {
+            let place = self.places.get(i).copied().unwrap_or(0);
+            let append = &self.appends[place];
+            let range = append.outcome.as_ref()?;
+            let offset = range.start.plus(n_given[place]);
+            n_given[place] += 1;
+            Ok((append.partition, offset))
+        })
+    }
+}
+
+struct Shares {
+    shares: Vec<Share>,
+    places: Vec<usize>,
+}
+
+struct Share {
+    partition: u32,
+    records: Vec<Record>,
+}
+
+impl Shares {
+    fn of(topic: &Topic, records: Vec<Addressed>) -> Self {
+        let mut keyless = None;
+        let mut partition_of = |addressed: &Addressed| match (addressed.partition, &addressed.record.key) {
+            (Some(partition), _) => partition,
+            (None, Some(key)) => partition_of_key(key, topic.n_partitions),
+            (None, None) => *keyless.get_or_insert_with(|| topic.next_keyless()),
+        };
+        if topic.n_partitions == 1 {
+            let records = records.into_iter().map(|r| r.record).collect();
+            return Self { shares: vec![Share { partition: 0, records }], places: Vec::new() };
+        }
+        let mut places = Vec::with_capacity(records.len());
+        let mut place_of_partition = vec![None; topic.n_partitions as usize];
+        let mut shares: Vec<Share> = Vec::new();
+        for addressed in records {
+            let partition = partition_of(&addressed);
+            let place = *place_of_partition[partition as usize].get_or_insert_with(|| {
+                shares.push(Share { partition, records: Vec::new() });
+                shares.len() - 1
+            });
+            shares[place].records.push(addressed.record);
+            places.push(place);
+        }
+        Self { shares, places }
+    }
+}
+
+impl Share {
+    async fn append(self, log: &dyn EventLog, topic: &TopicName) -> Append {
+        let n_records = self.records.len();
+        let size_bytes = self.records.iter().map(Record::size_bytes).sum();
+        let partition = TopicPartition::new(topic.clone(), self.partition);
+        let outcome = log.append(&partition, self.records).await;
+        Append { partition: self.partition, n_records, size_bytes, outcome }
+    }
+}

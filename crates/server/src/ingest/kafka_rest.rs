@@ -1,0 +1,168 @@
+//! The door of Confluent's Kafka REST Proxy, version 2: produce and metadata, with its media
+//! types, texts and codes.
+//!
+//! Beside it, unless `ingest.strict` is set: plain `application/json`, and `headers` and
+//! `timestamp` per record. An answer of 200 means that at least one record is stored; Confluent
+//! says 200 even when none is, and producers that look no further would lose them.
+
+mod media;
+mod metadata;
+mod records;
+
+use std::{fmt::Write, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{Path, Request, State, rejection::PathRejection},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{HeaderMap, HeaderValue, header};
+use model::LogError;
+
+use super::{
+    Doors,
+    append::{self, Addressed, Appended},
+    body,
+    topics::Topic,
+};
+use crate::error::{KafkaError, record_error_code};
+use media::Format;
+
+pub(super) fn routes() -> Router<Arc<Doors>> {
+    Router::new()
+        .route("/brokers", get(metadata::brokers))
+        .route("/topics", get(metadata::topics))
+        .route("/topics/{topic}", get(metadata::topic).post(produce))
+        .route("/topics/{topic}/partitions", get(metadata::partitions))
+        .route("/topics/{topic}/partitions/{partition}", get(metadata::partition).post(produce_to_partition))
+        .route("/topics/{topic}/partitions/{partition}/offsets", get(metadata::offsets))
+}
+
+async fn produce(
+    State(doors): State<Arc<Doors>>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
+    match path {
+        Ok(Path(topic)) => doors.produce(&topic, None, request).await,
+        Err(_) => KafkaError::not_found().into_response(),
+    }
+}
+
+async fn produce_to_partition(
+    State(doors): State<Arc<Doors>>,
+    path: Result<Path<(String, i64)>, PathRejection>,
+    request: Request,
+) -> Response {
+    match path {
+        Ok(Path((topic, partition))) => doors.produce(&topic, Some(partition), request).await,
+        Err(_) => KafkaError::not_found().into_response(),
+    }
+}
+
+impl Doors {
+    async fn produce(&self, topic: &str, partition: Option<i64>, request: Request) -> Response {
+        let answer_type = media::answer_type(request.headers());
+        match self.try_produce(topic, partition, request).await {
+            Ok(answer) => json_response(answer_type, answer),
+            Err(error) => {
+                self.services.metrics.refused(error.reason);
+                let mut response = error.into_response();
+                response.headers_mut().insert(header::CONTENT_TYPE, answer_type);
+                response
+            }
+        }
+    }
+
+    async fn try_produce(&self, topic: &str, partition: Option<i64>, request: Request) -> Result<String, KafkaError> {
+        let config = &self.services.config.ingest;
+        let (head, body) = request.into_parts();
+        let format = Format::of(&head.headers, config.strict).ok_or_else(KafkaError::unsupported_media_type)?;
+        // The permit is held until the records are in the log.
+        let (body, _permit) = body::read(self, &head.headers, body).await?;
+        let mut records = records::read(&body, format, config)?;
+        let topic = self.topics.find_or_create(topic).await?;
+        address(&mut records, &topic, partition)?;
+        let appended = append::append(&*self.services.log, &topic, records).await;
+        self.settle(&topic, appended)
+    }
+
+    /// Counts what was stored, and turns the outcome into the answer.
+    fn settle(&self, topic: &Topic, appended: Appended) -> Result<String, KafkaError> {
+        let mut stored_any = false;
+        for append in appended.appends() {
+            match &append.outcome {
+                Ok(_) => {
+                    stored_any = true;
+                    self.services.metrics.appended(&topic.name, append.n_records as u64, append.size_bytes as u64);
+                }
+                Err(LogError::UnknownTopic(_) | LogError::UnknownPartition(_)) => self.topics.forget(&topic.name),
+                Err(_) => {}
+            }
+        }
+        if stored_any {
+            return Ok(receipts(&appended));
+        }
+        let errors = appended.appends().iter().filter_map(|a| a.outcome.as_ref().err());
+        // If a part of the request may have been stored, the producer must learn it.
+        let worst = errors.max_by_key(|e| matches!(e, LogError::Unavailable { outcome_unknown: true, .. }));
+        Err(KafkaError::of_log(worst.expect("a request has at least one append, and none succeeded")))
+    }
+}
+
+/// A record's own partition goes before that of the path; both must exist.
+fn address(records: &mut [Addressed], topic: &Topic, of_path: Option<i64>) -> Result<(), KafkaError> {
+    let of_path = of_path.map(|p| u32::try_from(p).map_err(|_| KafkaError::partition_not_found())).transpose()?;
+    for named in std::iter::once(of_path).chain(records.iter().map(|r| r.partition)).flatten() {
+        if named >= topic.n_partitions {
+            return Err(KafkaError::partition_not_found());
+        }
+    }
+    for record in records {
+        record.partition = record.partition.or(of_path);
+    }
+    Ok(())
+}
+
+fn receipts(appended: &Appended) -> String {
+    /// About as long as one receipt with an offset of ten digits.
+    const RECEIPT_BYTES: usize = 64;
+    let mut out = String::with_capacity((appended.n_records() + 2) * RECEIPT_BYTES);
+    out.push_str(r#"{"offsets":["#);
+    for (i, outcome) in appended.outcomes().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        let written = match outcome {
+            Ok((partition, offset)) => {
+                write!(out, r#"{{"partition":{partition},"offset":{offset},"error_code":null,"error":null}}"#)
+            }
+            Err(error) => {
+                let code = record_error_code(error);
+                let text = serde_json::Value::from(error.to_string());
+                write!(out, r#"{{"partition":null,"offset":null,"error_code":{code},"error":{text}}}"#)
+            }
+        };
+        written.expect("writing to a string cannot fail");
+    }
+    out.push_str(r#"],"key_schema_id":null,"value_schema_id":null}"#);
+    out
+}
+
+fn json_response(media_type: HeaderValue, json: String) -> Response {
+    ([(header::CONTENT_TYPE, media_type)], json).into_response()
+}
+
+/// The answer to a GET, in the media type that was asked for.
+fn answered(headers: &HeaderMap, answer: Result<String, KafkaError>) -> Response {
+    let media_type = media::answer_type(headers);
+    match answer {
+        Ok(json) => json_response(media_type, json),
+        Err(error) => {
+            let mut response = error.into_response();
+            response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+            response
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! From a produce request's body to the records in it.
+//!
+//! The envelope is parsed, keys and values are only found: what is stored is cut out of the
+//! body (`ingest::json`). Unknown fields are errors, as with Confluent's proxy; so a body
+//! without envelope is recognised for what it is.
+
+use std::{borrow::Cow, fmt};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use chrono::DateTime;
+use model::{Header, Record, Timestamp, config::IngestConfig};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use super::media::Format;
+use crate::{
+    error::KafkaError,
+    ingest::{append::Addressed, json::Compactor},
+};
+
+/// Longer texts are cut when an error repeats them.
+const MAX_ECHO_CHARS: usize = 200;
+
+/// The records of `body`, at least one.
+pub(super) fn read(body: &Bytes, format: Format, config: &IngestConfig) -> Result<Vec<Addressed>, KafkaError> {
+    if body.is_empty() {
+        let message = "Payload error. Request body is empty. Data is required.";
+        return Err(KafkaError::unprocessable(42206, message));
+    }
+    let text = std::str::from_utf8(body).map_err(|e| {
+        KafkaError::bad_request(format!("the request body is not UTF-8: byte {} is wrong", e.valid_up_to() + 1))
+    })?;
+    let envelope = Envelope::parse(text, config)?;
+    if let Format::Schema(name) = format {
+        return Err(envelope.what_the_schema_format_lacks(name));
+    }
+    let reader = Reader { config, format, now: Timestamp::now() };
+    let mut compactor = Compactor::new(body, config.max_json_depth);
+    envelope.records.iter().enumerate().map(|(i, raw)| reader.record(i, raw, &mut compactor)).collect()
+}
+
+#[derive(Default)]
+struct Envelope<'a> {
+    records: Vec<RawRecord<'a>>,
+    has_key_schema: bool,
+    has_value_schema: bool,
+}
+
+#[derive(Default)]
+struct RawRecord<'a> {
+    key: Option<&'a RawValue>,
+    value: Option<&'a RawValue>,
+    partition: Option<i64>,
+    headers: Option<&'a RawValue>,
+    timestamp: Option<&'a RawValue>,
+}
+
+impl<'a> Envelope<'a> {
+    fn parse(text: &'a str, config: &IngestConfig) -> Result<Self, KafkaError> {
+        let mut parsing = Parsing { config, problem: None };
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let envelope = EnvelopeSeed(&mut parsing).deserialize(&mut deserializer);
+        match envelope.and_then(|envelope| deserializer.end().map(|()| envelope)) {
+            Ok(envelope) if envelope.records.is_empty() => Err(records_must_not_be_empty("[]")),
+            Ok(envelope) => Ok(envelope),
+            Err(e) => Err(parsing.problem.unwrap_or_else(|| KafkaError::bad_request(e.to_string()))),
+        }
+    }
+
+    fn what_the_schema_format_lacks(&self, format: &str) -> KafkaError {
+        let (mut keys, mut values) = (self.records.iter().map(|r| r.key), self.records.iter().map(|r| r.value));
+        if !self.has_key_schema && keys.any(|key| key.is_some()) {
+            return KafkaError::unprocessable(42201, "Request includes keys but does not include key schema");
+        }
+        if !self.has_value_schema && values.any(|value| value.is_some()) {
+            return KafkaError::unprocessable(42202, "Request includes values but does not include value schema");
+        }
+        let message = format!(
+            "Invalid schema: this server has no schema registry, so it does not take the {format} format; \
+             send application/vnd.kafka.json.v2+json or application/vnd.kafka.binary.v2+json"
+        );
+        KafkaError::unprocessable(42205, message)
+    }
+}
+
+fn records_must_not_be_empty(was: &str) -> KafkaError {
+    KafkaError::unprocessable(422, format!("records must not be empty (was {was})"))
+}
+
+/// Handed down through the visitors, to bring up what serde's errors cannot: a status.
+struct Parsing<'c> {
+    config: &'c IngestConfig,
+    problem: Option<KafkaError>,
+}
+
+impl Parsing<'_> {
+    fn fail<E: serde::de::Error>(&mut self, problem: KafkaError) -> E {
+        self.problem = Some(problem);
+        E::custom("see Parsing::problem")
+    }
+
+    fn unrecognized<E: serde::de::Error>(&mut self, field: &str) -> E {
+        self.fail(KafkaError::unrecognized_field(&shortened(field)))
+    }
+}
+
+struct EnvelopeSeed<'p, 'c>(&'p mut Parsing<'c>);
+
+impl<'de> DeserializeSeed<'de> for EnvelopeSeed<'_, '_> {
+    type Value = Envelope<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Envelope<'de>, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for EnvelopeSeed<'_, '_> {
+    type Value = Envelope<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with the field `records`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
+        let mut records = None;
+        let (mut has_key_schema, mut has_value_schema) = (false, false);
+        while let Some(Name(name)) = map.next_key()? {
+            match &*name {
+                "records" if records.is_some() => return Err(A::Error::duplicate_field("records")),
+                "records" => records = Some(map.next_value_seed(RecordsSeed(self.0))?),
+                "key_schema" | "key_schema_id" => has_key_schema |= map.next_value::<Option<IgnoredAny>>()?.is_some(),
+                "value_schema" | "value_schema_id" => {
+                    has_value_schema |= map.next_value::<Option<IgnoredAny>>()?.is_some();
+                }
+                _ => return Err(self.0.unrecognized(&name)),
+            }
+        }
+        match records {
+            Some(records) => Ok(Envelope { records, has_key_schema, has_value_schema }),
+            None => Err(self.0.fail(records_must_not_be_empty("null"))),
+        }
+    }
+}
+
+struct RecordsSeed<'p, 'c>(&'p mut Parsing<'c>);
+
+impl<'de> DeserializeSeed<'de> for RecordsSeed<'_, '_> {
+    type Value = Vec<RawRecord<'de>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for RecordsSeed<'_, '_> {
+    type Value = Vec<RawRecord<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of records")
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
+        Err(self.0.fail(records_must_not_be_empty("null")))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let limit = self.0.config.max_records_per_request;
+        let mut records = Vec::new();
+        while let Some(record) = seq.next_element_seed(RecordSeed { parsing: self.0, i: records.len() })? {
+            if records.len() == limit {
+                let message = format!("the request has more than {limit} records (ingest.max_records_per_request)");
+                return Err(self.0.fail(KafkaError::too_large(message)));
+            }
+            records.push(record);
+        }
+        Ok(records)
+    }
+}
+
+struct RecordSeed<'p, 'c> {
+    parsing: &'p mut Parsing<'c>,
+    i: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for RecordSeed<'_, '_> {
+    type Value = RawRecord<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<RawRecord<'de>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for RecordSeed<'_, '_> {
+    type Value = RawRecord<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a record: an object with the field `value`")
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<RawRecord<'de>, E> {
+        let message = format!("records[{}] must not be null (was null)", self.i);
+        Err(self.parsing.fail(KafkaError::unprocessable(422, message)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawRecord<'de>, A::Error> {
+        let mut record = RawRecord::default();
+        while let Some(Name(name)) = map.next_key()? {
+            match &*name {
+                "key" => record.key = map.next_value()?,
+                "value" => record.value = map.next_value()?,
+                "partition" => record.partition = map.next_value()?,
+                "headers" if !self.parsing.config.strict => record.headers = map.next_value()?,
+                "timestamp" if !self.parsing.config.strict => record.timestamp = map.next_value()?,
+                _ => return Err(self.parsing.unrecognized(&name)),
+            }
+        }
+        Ok(record)
+    }
+}
+
+/// A field's name, borrowed unless it is written with escapes.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameVisitor;
+        impl<'de> Visitor<'de> for NameVisitor {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a field")
+            }
+
+            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(name.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+/// Turns one raw record after the other into what is stored.
+struct Reader<'c> {
+    config: &'c IngestConfig,
+    format: Format,
+    now: Timestamp,
+}
+
+impl Reader<'_> {
+    fn record(&self, i: usize, raw: &RawRecord<'_>, compactor: &mut Compactor<'_>) -> Result<Addressed, KafkaError> {
+        let record = Record {
+            key: self.data(i, "key", raw.key, compactor)?,
+            value: self.data(i, "value", raw.value, compactor)?,
+            headers: raw.headers.map_or(Ok(Vec::new()), |raw| headers(i, raw))?,
+            timestamp: raw.timestamp.map_or(Ok(self.now), |raw| timestamp(i, raw))?,
+        };
+        let (size_bytes, limit_bytes) = (record.size_bytes(), self.config.max_record_bytes);
+        if size_bytes > limit_bytes {
+            return Err(KafkaError::too_large(format!(
+                "records[{i}] has {size_bytes} bytes, {limit_bytes} are allowed (ingest.max_record_bytes)"
+            )));
+        }
+        Ok(Addressed { partition: raw.partition.map(|p| partition(i, p)).transpose()?, record })
+    }
+
+    fn data(
+        &self,
+        i: usize,
+        field: &str,
+        raw: Option<&RawValue>,
+        compactor: &mut Compactor<'_>,
+    ) -> Result<Option<Bytes>, KafkaError> {
+        let Some(raw) = raw else { return Ok(None) };
+        let data = match self.format {
+            Format::Binary => base64(raw)?,
+            Format::Json | Format::Schema(_) => compactor
+                .compact(raw.get())
+                .map_err(|too_deep| KafkaError::bad_request(format!("records[{i}].{field} {too_deep}")))?,
+        };
+        Ok(Some(data))
+    }
+}
+
+fn partition(i: usize, partition: i64) -> Result<u32, KafkaError> {
+    if partition < 0 {
+        let message = format!("records[{i}].partition must be greater than or equal to 0 (was {partition})");
+        return Err(KafkaError::unprocessable(422, message));
+    }
+    u32::try_from(partition).map_err(|_| KafkaError::partition_not_found())
+}
+
+fn base64(raw: &RawValue) -> Result<Bytes, KafkaError> {
+    let json = raw.get();
+    let Some(inner) = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+        return Err(KafkaError::not_base64(&shortened(json)));
+    };
+    let decoded = if inner.contains('\\') {
+        // `\/` is a usual way to write a slash.
+        serde_json::from_str(json).ok().and_then(|text: String| BASE64_STANDARD.decode(text).ok())
+    } else {
+        BASE64_STANDARD.decode(inner).ok()
+    };
+    decoded.map(Bytes::from).ok_or_else(|| KafkaError::invalid_base64(&shortened(json)))
+}
+
+/// `[{"name": "…", "value": "<base64>"}]`; Strimzi's bridge says `key` for `name`.
+fn headers(i: usize, raw: &RawValue) -> Result<Vec<Header>, KafkaError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct RawHeader<'a> {
+        #[serde(alias = "key")]
+        name: String,
+        #[serde(borrow, default)]
+        value: Option<&'a RawValue>,
+    }
+    let raw: Vec<RawHeader<'_>> = serde_json::from_str(raw.get())
+        .map_err(|e| KafkaError::bad_request(format!("records[{i}].headers: {}", without_position(&e))))?;
+    let header = |h: RawHeader<'_>| Ok(Header { key: h.name, value: h.value.map(base64).transpose()? });
+    raw.into_iter().map(header).collect()
+}
+
+/// Milliseconds since 1970, or RFC 3339.
+fn timestamp(i: usize, raw: &RawValue) -> Result<Timestamp, KafkaError> {
+    let json = raw.get();
+    let milliseconds = json.parse::<i64>().ok().filter(|ms| *ms >= 0);
+    let from_text = || {
+        let text: String = serde_json::from_str(json).ok()?;
+        Some(DateTime::parse_from_rfc3339(&text).ok()?.timestamp_millis())
+    };
+    milliseconds.or_else(from_text).map(Timestamp).ok_or_else(|| {
+        KafkaError::bad_request(format!(
+            "records[{i}].timestamp is neither milliseconds since 1970 nor an RFC 3339 time (was {})",
+            shortened(json)
+        ))
+    })
+}
+
+/// Positions inside a part of the body would mislead.
+fn without_position(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
+}
+
+fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(MAX_ECHO_CHARS) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}

@@ -1,0 +1,111 @@
+//! Which topics there are, remembered so that a record needs no question to the log, and made
+//! when a producer names one that is not there.
+//!
+//! Remembering is safe because a topic's number of partitions never changes; a topic that the
+//! log no longer knows is forgotten when an append says so.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use model::{EventLog, LogDescription, LogError, TopicName, config::IngestConfig, position::InvalidTopicName};
+use tokio::sync::Mutex;
+use tracing::info;
+
+use crate::error::KafkaError;
+
+pub(super) struct Topic {
+    pub(super) name: TopicName,
+    pub(super) n_partitions: u32,
+    keyless_turn: AtomicU32,
+}
+
+impl Topic {
+    fn new(name: TopicName, n_partitions: u32) -> Self {
+        Self { name, n_partitions, keyless_turn: AtomicU32::new(0) }
+    }
+
+    /// Where the records without key of the next request go: all to one partition, so that a
+    /// request is one append, and to each partition in turn.
+    pub(super) fn next_keyless(&self) -> u32 {
+        self.keyless_turn.fetch_add(1, Relaxed) % self.n_partitions
+    }
+}
+
+pub(super) struct Topics {
+    log: Arc<dyn EventLog>,
+    config: IngestConfig,
+    known: RwLock<HashMap<TopicName, Arc<Topic>>>,
+    /// Held while a topic is created, so that `max_topics` is kept.
+    creating: Mutex<()>,
+}
+
+impl Topics {
+    pub(super) fn new(log: Arc<dyn EventLog>, config: IngestConfig) -> Self {
+        Self { log, config, known: RwLock::default(), creating: Mutex::default() }
+    }
+
+    /// The topic, None where there is none.
+    pub(super) async fn find(&self, name: &str) -> Result<Option<Arc<Topic>>, KafkaError> {
+        if let Some(topic) = self.remembered(name) {
+            return Ok(Some(topic));
+        }
+        let Ok(name) = name.parse::<TopicName>() else { return Ok(None) };
+        let description = self.log.describe().await.map_err(|e| KafkaError::of_log(&e))?;
+        Ok(self.remember(&description, &name))
+    }
+
+    /// The topic, created if it may be.
+    pub(super) async fn find_or_create(&self, name: &str) -> Result<Arc<Topic>, KafkaError> {
+        if let Some(topic) = self.remembered(name) {
+            return Ok(topic);
+        }
+        let name = name.parse().map_err(|e: InvalidTopicName| KafkaError::invalid_topic(e.to_string()))?;
+        let _creating = self.creating.lock().await;
+        let description = self.log.describe().await.map_err(|e| KafkaError::of_log(&e))?;
+        if let Some(topic) = self.remember(&description, &name) {
+            return Ok(topic);
+        }
+        self.create(&name, description.topics.len()).await?;
+        let description = self.log.describe().await.map_err(|e| KafkaError::of_log(&e))?;
+        self.remember(&description, &name).ok_or_else(KafkaError::topic_not_found)
+    }
+
+    async fn create(&self, name: &TopicName, n_topics: usize) -> Result<(), KafkaError> {
+        if !self.config.auto_create_topics {
+            return Err(KafkaError::topic_not_found());
+        }
+        let limit = self.config.max_topics;
+        if n_topics >= limit {
+            let message = format!("topic {name} was not created: there are {limit} already (ingest.max_topics)");
+            return Err(KafkaError::invalid_topic(message));
+        }
+        let n_partitions = self.config.default_partitions.min(self.config.max_partitions_per_topic);
+        match self.log.create_topic(name, n_partitions).await {
+            Ok(()) => info!(topic = %name, n_partitions, "created topic {name}, which a producer named"),
+            // Another process shares this log.
+            Err(LogError::TopicExists(_)) => {}
+            Err(e) => return Err(KafkaError::of_log(&e)),
+        }
+        Ok(())
+    }
+
+    pub(super) fn forget(&self, name: &TopicName) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    fn remembered(&self, name: &str) -> Option<Arc<Topic>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    fn remember(&self, description: &LogDescription, name: &TopicName) -> Option<Arc<Topic>> {
+        let n_partitions = *description.topics.get(name)?;
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let topic = known.entry(name.clone()).or_insert_with(|| Arc::new(Topic::new(name.clone(), n_partitions)));
+        Some(topic.clone())
+    }
+}
