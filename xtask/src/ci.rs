@@ -8,8 +8,13 @@ use crate::{process, test, tidy, workspace};
 
 type Step = fn() -> Result<()>;
 
-const STEPS: [(&str, Step); 5] =
-    [("fmt", fmt), ("tidy", tidy::run), ("deny", deny), ("clippy", clippy), ("test", || test::run(&[]))];
+const STEPS: [(&str, Step); 5] = [
+    ("fmt", fmt),
+    ("tidy", tidy::run),
+    ("deny", deny),
+    ("clippy", clippy),
+    ("test", || test::run(&test::Arguments::default())),
+];
 
 pub(crate) fn run() -> Result<()> {
     for (name, step) in STEPS {

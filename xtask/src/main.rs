@@ -31,11 +31,8 @@ struct Arguments {
 enum Command {
     /// Formatting, lints, tidy, licences and all tests: what a change must pass.
     Ci,
-    /// All tests, with whatever they need set up first. Further arguments go to `cargo test`.
-    Test {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        cargo_arguments: Vec<String>,
-    },
+    /// All tests, with whatever they need set up first.
+    Test(test::Arguments),
     /// The rules that no compiler checks: floors, names, heads, sizes.
     Tidy,
     /// Figures of the release binary on this machine. Without a name: the list of benches.
@@ -55,8 +52,28 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> Result<()> {
     match command {
         Command::Ci => ci::run(),
-        Command::Test { cargo_arguments } => test::run(cargo_arguments),
+        Command::Test(arguments) => test::run(arguments),
         Command::Tidy => tidy::run(),
         Command::Bench(arguments) => bench::run(arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_test_is_passed_on() {
+        for (arguments, to_cargo, to_tests) in [
+            (&["-p", "engine", "name", "--", "--nocapture"][..], &["-p", "engine", "name"][..], &["--nocapture"][..]),
+            (&["--", "--list", "--"], &[], &["--list", "--"]),
+            (&["--no-fail-fast"], &["--no-fail-fast"], &[]),
+            (&[], &[], &[]),
+        ] {
+            let parsed = Arguments::try_parse_from([&["xtask", "test"], arguments].concat()).expect("anything goes");
+            let Command::Test(parsed) = parsed.command else { panic!("it was `test`") };
+            assert_eq!(parsed.to_cargo, to_cargo);
+            assert_eq!(parsed.to_tests, to_tests);
+        }
     }
 }

@@ -11,22 +11,41 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use clap::Args;
 
 use crate::{process, python, workspace};
 
 const REFERENCE: &str = "tests/reference";
 
-pub(crate) fn run(arguments: &[String]) -> Result<()> {
+#[derive(Args, Default)]
+pub(crate) struct Arguments {
+    /// For `cargo test`; without a package among them, all packages are tested.
+    #[arg(allow_hyphen_values = true, value_terminator = "--")]
+    pub(crate) to_cargo: Vec<String>,
+    /// For the tests, after `--`.
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) to_tests: Vec<String>,
+}
+
+impl Arguments {
+    /// Whether only some of the packages are asked for.
+    fn names_packages(&self) -> bool {
+        self.to_cargo
+            .iter()
+            .any(|a| a.starts_with("-p") || a.starts_with("--package") || a.starts_with("--manifest-path"))
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let needs = Needs { python: python::interpreter()?, real_rows: workspace::real_rows() };
-    let split = Split::of(arguments);
-    if !split.names_packages() {
+    if !arguments.names_packages() {
         reference_tests(&needs)?;
     }
     let n_left_out = match needs.real_rows {
         Some(_) => 0,
-        None => left_out(&needs, &split)?,
+        None => left_out(&needs, arguments)?,
     };
-    process::run(&mut cargo_test(&needs, &split))?;
+    process::run(&mut cargo_test(&needs, arguments))?;
     match &needs.real_rows {
         Some(folder) => println!("tests over real rows ran with {}", folder.display()),
         None => {
@@ -52,27 +71,6 @@ impl Needs {
     }
 }
 
-/// A person's arguments: those for cargo, and those after `--` for the tests.
-#[derive(Debug, PartialEq, Eq)]
-struct Split<'a> {
-    cargo: &'a [String],
-    tests: &'a [String],
-}
-
-impl<'a> Split<'a> {
-    fn of(arguments: &'a [String]) -> Self {
-        match arguments.iter().position(|argument| argument == "--") {
-            Some(at) => Self { cargo: &arguments[..at], tests: &arguments[at + 1..] },
-            None => Self { cargo: arguments, tests: &[] },
-        }
-    }
-
-    /// Whether only some of the packages are asked for.
-    fn names_packages(&self) -> bool {
-        self.cargo.iter().any(|a| a.starts_with("-p") || a.starts_with("--package") || a.starts_with("--manifest-path"))
-    }
-}
-
 fn reference_tests(needs: &Needs) -> Result<()> {
     let mut unittest = Command::new(&needs.python);
     unittest.current_dir(workspace::root()).args(["-m", "unittest", "discover", "--start-directory", REFERENCE]);
@@ -80,13 +78,13 @@ fn reference_tests(needs: &Needs) -> Result<()> {
     process::run(&mut unittest).context("the reference in Python disagrees with itself or with the SQL files")
 }
 
-fn cargo_test(needs: &Needs, split: &Split) -> Command {
+fn cargo_test(needs: &Needs, arguments: &Arguments) -> Command {
     let mut cargo = workspace::cargo();
     cargo.args(["test", "--release"]);
-    if !split.names_packages() {
+    if !arguments.names_packages() {
         cargo.arg("--workspace");
     }
-    cargo.args(split.cargo).arg("--").args(split.tests);
+    cargo.args(&arguments.to_cargo).arg("--").args(&arguments.to_tests);
     if needs.real_rows.is_none() {
         cargo.args(["--skip", "real_rows_"]);
     }
@@ -95,15 +93,15 @@ fn cargo_test(needs: &Needs, split: &Split) -> Command {
 }
 
 /// How many of the tests asked for need the real rows.
-fn left_out(needs: &Needs, split: &Split) -> Result<usize> {
+fn left_out(needs: &Needs, arguments: &Arguments) -> Result<usize> {
     let mut list = workspace::cargo();
     list.args(["test", "--release", "--quiet"]);
-    if !split.names_packages() {
+    if !arguments.names_packages() {
         list.arg("--workspace");
     }
-    list.args(split.cargo).args(["--", "--list"]);
+    list.args(&arguments.to_cargo).args(["--", "--list"]);
     needs.pass_to(&mut list);
-    let in_python = if split.names_packages() { 0 } else { in_python(&workspace::root().join(REFERENCE))? };
+    let in_python = if arguments.names_packages() { 0 } else { in_python(&workspace::root().join(REFERENCE))? };
     Ok(in_rust(&process::output(&mut list)?) + in_python)
 }
 
@@ -128,12 +126,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arguments_are_split_at_the_first_double_dash() {
-        let arguments = ["-p", "engine", "speed", "--", "--nocapture", "--"].map(String::from);
-        let split = Split::of(&arguments);
-        assert_eq!(split, Split { cargo: &arguments[..3], tests: &arguments[4..] });
-        assert!(split.names_packages());
-        assert!(!Split::of(&arguments[2..3]).names_packages());
+    fn naming_a_package_leaves_the_others_out() {
+        for (argument, expected) in [("-p", true), ("--package=engine", true), ("-pengine", true), ("engine", false)] {
+            let arguments = Arguments { to_cargo: vec![argument.to_owned()], ..Arguments::default() };
+            assert_eq!(arguments.names_packages(), expected, "{argument}");
+        }
     }
 
     #[test]
