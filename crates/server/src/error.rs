@@ -1,17 +1,13 @@
-//! What a request is told when it fails, in the words of the door it came through: Kafka REST
-//! bodies with Confluent's codes and texts, or `{"error":{"message":…}}` for `/api`.
+//! What a producer is told when its request fails: Kafka REST bodies with Confluent's codes and
+//! texts. (What `/api` says is `api::Problem`.)
 //!
 //! Meanings come in as `model::LogError`; only this file knows which code says what.
 
 use std::borrow::Cow;
 
-use axum::{
-    Json,
-    response::{IntoResponse, Response},
-};
-use http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
 use model::LogError;
-use serde_json::json;
 
 /// The media type of every answer of the Kafka REST door.
 pub const KAFKA_JSON: HeaderValue = HeaderValue::from_static("application/vnd.kafka.v2+json");
@@ -61,6 +57,12 @@ impl KafkaError {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, "invalid", message)
     }
 
+    /// A page of another site, in a browser that reaches this server.
+    pub fn foreign_page() -> Self {
+        let message = "pages of other sites may not produce here";
+        Self::new(StatusCode::FORBIDDEN, 40301, "foreign_page", message)
+    }
+
     pub fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, 404, "not_found", "HTTP 404 Not Found")
     }
@@ -75,12 +77,7 @@ impl KafkaError {
 
     /// What Confluent's proxy has answered to a GET of an unknown topic since version 6.
     pub fn not_hosted() -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            40403,
-            "unknown_topic",
-            "This server does not host this topic-partition.",
-        )
+        Self::new(StatusCode::NOT_FOUND, 40403, "unknown_topic", "This server does not host this topic-partition.")
     }
 
     pub fn method_not_allowed() -> Self {
@@ -162,44 +159,4 @@ impl IntoResponse for KafkaError {
         }
         response
     }
-}
-
-/// An error of `/api` and of everything that is no door.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ApiError {
-    pub status: StatusCode,
-    pub message: Cow<'static, str>,
-}
-
-impl ApiError {
-    pub fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, message: message.into() }
-    }
-}
-
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        (self.status, Json(json!({ "error": { "message": self.message } }))).into_response()
-    }
-}
-
-/// What no route takes.
-pub async fn not_found(method: Method, uri: Uri) -> Response {
-    if is_api(uri.path()) {
-        return ApiError::new(StatusCode::NOT_FOUND, format!("there is no {method} {}", uri.path())).into_response();
-    }
-    KafkaError::not_found().into_response()
-}
-
-/// A path that a route takes, with another method.
-pub async fn method_not_allowed(method: Method, uri: Uri) -> Response {
-    if is_api(uri.path()) {
-        let message = format!("{} does not take {method}", uri.path());
-        return ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message).into_response();
-    }
-    KafkaError::method_not_allowed().into_response()
-}
-
-fn is_api(path: &str) -> bool {
-    path == "/api" || path.starts_with("/api/")
 }

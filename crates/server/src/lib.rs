@@ -9,9 +9,9 @@ pub mod error;
 
 pub mod orchestrator;
 
-pub mod ingest;
-
 pub mod api;
+
+pub mod ingest;
 
 pub mod dashboard;
 

@@ -20,15 +20,17 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use model::Stop;
 use serde_json::json;
 use tower::{Layer, Service};
 use tracing::{error, warn};
 
 use crate::{
-    Services, api, dashboard,
-    error::{self, ApiError, KAFKA_JSON},
+    Services,
+    api::{self, KnownHost, Problem},
+    dashboard,
+    error::{KAFKA_JSON, KafkaError},
     ingest,
     metrics::Metrics,
 };
@@ -52,20 +54,20 @@ pub fn router(services: Services, stop: Stop) -> Router {
     if services.ingest {
         router = router.merge(ingest::routes(&services));
     }
-    router.fallback(error::not_found).method_not_allowed_fallback(error::method_not_allowed).layer(observe)
+    router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).layer(observe)
 }
 
 /// People get the dashboard; programs get what Kafka REST clients ask to see if it is there.
-async fn root(headers: HeaderMap) -> Response {
+async fn root(known_host: Result<KnownHost, Problem>, headers: HeaderMap) -> Response {
     let accepts = headers.get_all(header::ACCEPT);
     if accepts.iter().any(|accepted| accepted.to_str().is_ok_and(|types| types.contains("text/html"))) {
-        return dashboard::index();
+        return known_host.map(|_| dashboard::index()).into_response();
     }
     ([(header::CONTENT_TYPE, KAFKA_JSON)], "{}").into_response()
 }
 
 async fn ready_to_serve(services: Services, stop: Stop) -> Response {
-    let unavailable = |message: String| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message).into_response();
+    let unavailable = |message: String| Problem::new(StatusCode::SERVICE_UNAVAILABLE, message).into_response();
     if stop.is_cancelled() {
         return unavailable("the server is stopping".to_owned());
     }
@@ -73,6 +75,26 @@ async fn ready_to_serve(services: Services, stop: Stop) -> Response {
         Ok(_) => Json(json!({ "status": "ready" })).into_response(),
         Err(e) => unavailable(e.to_string()),
     }
+}
+
+/// What no route takes: in the words of the API below `/api`, of Kafka REST elsewhere.
+async fn not_found(uri: Uri) -> Response {
+    if is_api(&uri) {
+        return Problem::new(StatusCode::NOT_FOUND, format!("there is no {}", uri.path())).into_response();
+    }
+    KafkaError::not_found().into_response()
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> Response {
+    if is_api(&uri) {
+        let message = format!("{} does not take {method}", uri.path());
+        return Problem::new(StatusCode::METHOD_NOT_ALLOWED, message).into_response();
+    }
+    KafkaError::method_not_allowed().into_response()
+}
+
+fn is_api(uri: &Uri) -> bool {
+    uri.path() == "/api" || uri.path().starts_with("/api/")
 }
 
 #[derive(Clone)]
@@ -146,7 +168,7 @@ impl<F: Future<Output = Result<Response, Infallible>> + Unpin> Future for Observ
             },
             Err(_) => {
                 error!(request_id = ?self.about.id, "{} {} panicked", self.about.method, self.about.route());
-                error::KafkaError::internal().into_response()
+                KafkaError::internal().into_response()
             }
         };
         self.about.finish(&mut response);

@@ -9,10 +9,7 @@ use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
-use super::{
-    Doors,
-    admission::Permit,
-};
+use super::{Doors, admission::Permit};
 use crate::error::KafkaError;
 
 /// The body, and the permit that has to live as long as it.
