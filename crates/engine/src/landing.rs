@@ -1,0 +1,382 @@
+//! Landing: the log's records become immutable objects, the master dataset.
+//!
+//! Exactly once without a checkpoint of its own (I5): an object is named by the offset that it
+//! starts at and created only if nothing has that name, so where a partition goes on is asked
+//! of the store: after the last line of its last object. Two landers at once cost work, not
+//! truth: who comes second takes over what the first wrote, after comparing it with the log.
+
+mod cut;
+pub mod line;
+pub mod marker;
+pub mod objects;
+mod reader;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use async_trait::async_trait;
+use model::{Bounds, Checkpoint, EventLog, LogId, Offset, Report, Stop, Task, TopicPartition, config::LandingConfig};
+use object_store::{Error, ObjectStoreExt, PutMode, path::Path};
+
+use self::{
+    cut::{Closed, Open},
+    marker::Marker,
+    objects::{LandingObject, TOPICS_DIR},
+    reader::Reader,
+};
+use crate::store::Store;
+
+/// A partition that is neither idle nor full is looked at so many times per rotate interval,
+/// and at least this often, to see whether time or bytes have filled an object. Looking reads
+/// what waits, at most one object.
+const LOOKS_PER_ROTATE_INTERVAL: u32 = 4;
+const MAX_LOOK_INTERVAL: Duration = Duration::from_secs(15);
+/// Partitions whose trouble an error tells in words; more are counted.
+const MAX_TOLD: usize = 5;
+
+type Clock = Box<dyn Fn() -> Duration + Send + Sync>;
+
+/// The landing task.
+pub struct Landing {
+    log: Arc<dyn EventLog>,
+    store: Store,
+    config: LandingConfig,
+    clock: Clock,
+    /// What this process knows of each partition. A hint: it saves asking the store while
+    /// nothing happens, and the conditional put finds it out if it is wrong.
+    hints: BTreeMap<TopicPartition, Hint>,
+}
+
+/// Partitions that could not be landed; all others were.
+#[derive(Debug)]
+pub struct Waiting {
+    pub report: Report,
+    pub partitions: Vec<(TopicPartition, anyhow::Error)>,
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of the partitions cannot be landed", self.partitions.len())?;
+        for (partition, problem) in self.partitions.iter().take(MAX_TOLD) {
+            write!(f, "; {partition}: {problem:#}")?;
+        }
+        let n_more = self.partitions.len().saturating_sub(MAX_TOLD);
+        if n_more > 0 { write!(f, "; and {n_more} more") } else { Ok(()) }
+    }
+}
+
+impl std::error::Error for Waiting {}
+
+impl Landing {
+    /// Lands `log` below `topics/` of `store`.
+    pub fn new(log: Arc<dyn EventLog>, store: Store, config: LandingConfig) -> Self {
+        let begin = Instant::now();
+        Self { log, store, config, clock: Box::new(move || begin.elapsed()), hints: BTreeMap::new() }
+    }
+
+    /// With another clock for the idle flush; it must not go backwards.
+    #[must_use]
+    pub fn with_clock(self, clock: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+        Self { clock: Box::new(clock), ..self }
+    }
+
+    /// How far landing has come, as the store says: durable, exact, and as expensive as
+    /// reading the last object of every partition.
+    pub async fn checkpoint(store: &Store) -> anyhow::Result<Checkpoint> {
+        let objects = store.objects();
+        let mut checkpoint = Self::floors(store).await?;
+        for last in objects::last_of_each(&*objects).await? {
+            let n_lines = objects::count_lines(&*objects, &last).await?;
+            checkpoint.next.insert(last.partition, Offset(last.start.0 + n_lines));
+        }
+        store.settle(&Path::from(TOPICS_DIR)).await?;
+        Ok(checkpoint)
+    }
+
+    /// The start of the last object of every partition: all records before it are landed and
+    /// durable. No object is read for it. This is what trimming wants: it leaves the log what
+    /// it takes to check the last object. The caller compares `log.id` with the log's; it is
+    /// `LogId::NONE` where no log of ours has landed.
+    pub async fn floors(store: &Store) -> anyhow::Result<Checkpoint> {
+        let objects = store.objects();
+        let marker = marker::read(&*objects).await?;
+        let log = marker.map_or(LogId::NONE, |marker| LogId { id: marker.log, epoch: 0 });
+        let mut checkpoint = Checkpoint::start_of(log);
+        for last in objects::last_of_each(&*objects).await? {
+            checkpoint.next.insert(last.partition, last.start);
+        }
+        store.settle(&Path::from(TOPICS_DIR)).await?;
+        Ok(checkpoint)
+    }
+}
+
+/// What is known of a partition from the last run.
+#[derive(Clone, Debug)]
+struct Hint {
+    /// Everything below is in objects.
+    position: Offset,
+    /// The start of the object that ends at `position`.
+    last: Option<Offset>,
+    log_end: Offset,
+    /// When the log end offset was seen to rise.
+    grown_at: Duration,
+    /// When to look whether time or bytes have filled an object.
+    look_at: Duration,
+}
+
+impl Hint {
+    fn n_pending(&self) -> u64 {
+        self.log_end.0.saturating_sub(self.position.0)
+    }
+
+    fn see(&mut self, log_end: Offset, now: Duration, look_interval: Duration) {
+        if log_end > self.log_end {
+            if self.n_pending() == 0 {
+                self.look_at = now + look_interval;
+            }
+            self.log_end = log_end;
+            self.grown_at = now;
+        }
+    }
+}
+
+/// One run's view: figures so far, and the marker once it was needed.
+struct Run<'a> {
+    log_id: LogId,
+    stop: &'a Stop,
+    report: Report,
+    marker: Option<Marker>,
+}
+
+#[async_trait]
+impl Task for Landing {
+    fn name(&self) -> &'static str {
+        "landing"
+    }
+
+    async fn run(&mut self, stop: &Stop) -> anyhow::Result<Report> {
+        let log = self.log.describe().await.context("the log does not tell its topics")?;
+        let mut run = Run { log_id: log.id, stop, report: Report::default(), marker: None };
+        let mut waiting = Vec::new();
+        for partition in log.partitions() {
+            if stop.is_cancelled() {
+                break;
+            }
+            if let Err(problem) = self.land(&partition, &mut run).await {
+                self.hints.remove(&partition);
+                waiting.push((partition, problem));
+            }
+        }
+        let report = Report { did_work: run.report.get("n_objects") > 0, ..run.report };
+        if waiting.is_empty() {
+            return Ok(report);
+        }
+        Err(Waiting { report, partitions: waiting }.into())
+    }
+}
+
+impl Landing {
+    /// Writes the objects of one partition that are due.
+    async fn land(&mut self, partition: &TopicPartition, run: &mut Run<'_>) -> anyhow::Result<()> {
+        let bounds = self.log.bounds(partition).await?;
+        let now = (self.clock)();
+        let rotate_interval = Duration::from_millis(self.config.rotate_interval_ms);
+        let look_interval = (rotate_interval / LOOKS_PER_ROTATE_INTERVAL).min(MAX_LOOK_INTERVAL);
+        let mut known = self.hints.get(partition).cloned();
+        if let Some(hint) = &mut known {
+            hint.see(bounds.end, now, look_interval);
+        }
+        if known.as_ref().is_none_or(|hint| self.is_due(hint, bounds, now)) {
+            self.admit(run).await?;
+            // Admission forgets all hints when the landing folder is a new one.
+            let still_known = known.filter(|_| self.hints.contains_key(partition));
+            let mut hint = match still_known {
+                Some(hint) if self.is_there(partition, hint.last).await? => hint,
+                _ => self.ask_store(partition, bounds, now, run).await?,
+            };
+            check_range(partition, hint.position, bounds)?;
+            let is_idle = self.is_idle(&hint, now);
+            self.write_due(partition, &mut hint, is_idle, run).await?;
+            hint.look_at = now + look_interval;
+            known = Some(hint);
+        }
+        let hint = known.expect("a partition without a hint was asked for above");
+        run.report.add("lag_records", hint.n_pending());
+        self.hints.insert(partition.clone(), hint);
+        Ok(())
+    }
+
+    fn is_due(&self, hint: &Hint, bounds: Bounds, now: Duration) -> bool {
+        let is_out_of_range = hint.position > bounds.end || hint.position < bounds.start;
+        let is_full = hint.n_pending() >= self.config.flush_size as u64;
+        is_out_of_range || is_full || self.is_idle(hint, now) || (hint.n_pending() > 0 && now >= hint.look_at)
+    }
+
+    fn is_idle(&self, hint: &Hint, now: Duration) -> bool {
+        let idle = now.saturating_sub(hint.grown_at);
+        hint.n_pending() > 0 && idle >= Duration::from_millis(self.config.idle_flush_ms)
+    }
+
+    /// Makes sure, once per run and before anything is written, that the landing folder is
+    /// this log's.
+    async fn admit(&mut self, run: &mut Run<'_>) -> anyhow::Result<()> {
+        if run.marker.is_some() {
+            return Ok(());
+        }
+        let (marker, is_new) = marker::admit(&*self.store.objects(), run.log_id).await?;
+        if is_new {
+            self.hints.clear();
+        }
+        run.marker = Some(marker);
+        Ok(())
+    }
+
+    /// Whether the object that a hint relies on was left in its place.
+    async fn is_there(&self, partition: &TopicPartition, last: Option<Offset>) -> anyhow::Result<bool> {
+        let Some(start) = last else { return Ok(true) };
+        match self.store.objects().head(&objects::key_of(partition, start)).await {
+            Err(Error::NotFound { .. }) => Ok(false),
+            head => {
+                head.map(|_| true).with_context(|| format!("the last landing object of {partition} cannot be read"))
+            }
+        }
+    }
+
+    /// Where the partition goes on: after its last object, which must hold what the log holds.
+    async fn ask_store(
+        &self,
+        partition: &TopicPartition,
+        bounds: Bounds,
+        now: Duration,
+        run: &mut Run<'_>,
+    ) -> anyhow::Result<Hint> {
+        let listing = objects::list_from(&*self.store.objects(), partition, Offset(u64::MAX)).await?;
+        run.report.notices.extend(listing.foreign.iter().map(ToString::to_string));
+        if listing.n_foreign > listing.foreign.len() {
+            run.report.notices.push(format!("{} objects of {partition} are no landing objects", listing.n_foreign));
+        }
+        let begin_at = run.marker.as_ref().and_then(|m| m.begin_at.get(partition)).copied().unwrap_or_default();
+        let position = match listing.objects.last() {
+            Some(last) => self.end_of(last).await?.max(begin_at),
+            None => begin_at,
+        };
+        // Only names of our width can be asked for again.
+        let is_ours = |o: &&LandingObject| o.key == objects::key_of(partition, o.start);
+        let last = listing.objects.last().filter(is_ours).map(|o| o.start);
+        Ok(Hint { position, last, log_end: bounds.end, grown_at: now, look_at: now })
+    }
+
+    /// Cuts and writes objects from the hint's position on; the last, open one only if
+    /// `is_idle`.
+    async fn write_due(
+        &self,
+        partition: &TopicPartition,
+        hint: &mut Hint,
+        is_idle: bool,
+        run: &mut Run<'_>,
+    ) -> anyhow::Result<()> {
+        let mut records = Reader::new(&*self.log, partition, hint.log_end);
+        while !run.stop.is_cancelled() {
+            let Some(object) = self.fill(hint.position, is_idle, &mut records).await? else { break };
+            hint.last = Some(object.start);
+            hint.position = self.put(partition, object, run).await?;
+        }
+        // What another lander wrote may reach further than the log end offset seen above.
+        hint.log_end = hint.log_end.max(hint.position);
+        Ok(())
+    }
+
+    /// The next object to write, if its end is reached (or need not be).
+    async fn fill(&self, start: Offset, is_idle: bool, records: &mut Reader<'_>) -> anyhow::Result<Option<Closed>> {
+        let mut open = Open::at(start, &self.config);
+        let mut is_over = false;
+        while !is_over {
+            let Some(record) = records.at(open.next()).await? else { break };
+            is_over = !open.take(record, &line::canonical(record)) || open.is_full();
+        }
+        let is_due = is_over || (is_idle && !open.is_empty());
+        Ok(is_due.then(|| open.close()))
+    }
+
+    /// Creates the object, or takes over the one of that name; returns the offset after it.
+    async fn put(&self, partition: &TopicPartition, object: Closed, run: &mut Run<'_>) -> anyhow::Result<Offset> {
+        let Closed { start, n_records, lines } = object;
+        let key = objects::key_of(partition, start);
+        let size_bytes = lines.content_length() as u64;
+        match self.store.objects().put_opts(&key, lines, PutMode::Create.into()).await {
+            Ok(_) => {
+                run.report.add("n_objects", 1);
+                run.report.add("n_records", n_records as u64);
+                run.report.add("written_bytes", size_bytes);
+                Ok(start.plus(n_records))
+            }
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
+                let size_bytes = self.store.objects().head(&key).await?.size;
+                let there = LandingObject { partition: partition.clone(), start, key, size_bytes };
+                run.report.add("n_taken_over", 1);
+                self.end_of(&there).await
+            }
+            Err(e) => Err(e).with_context(|| format!("landing object {key} cannot be written")),
+        }
+    }
+
+    /// The offset after the object's last line, once every line was compared with the log, as
+    /// far as the log still reaches back.
+    async fn end_of(&self, object: &LandingObject) -> anyhow::Result<Offset> {
+        let LandingObject { partition, key, .. } = object;
+        let bounds = self.log.bounds(partition).await?;
+        let mut records = Reader::new(&*self.log, partition, bounds.end);
+        let mut lines = objects::lines(&*self.store.objects(), object).await?;
+        let mut end = object.start;
+        while let Some(block) = lines.next_block().await? {
+            for (offset, landed) in block.lines() {
+                end = offset.plus(1);
+                if offset < bounds.start {
+                    continue;
+                }
+                let Some(record) = records.at(offset).await? else {
+                    bail!(
+                        "landing object {key} holds offset {offset}, but the log of {partition} ends at {}: {LOST_RECORDS}",
+                        bounds.end
+                    );
+                };
+                if line::canonical(record) != landed {
+                    bail!(
+                        "landing object {key} does not hold what the log holds at offset {offset}: it was changed, \
+                         or written from another log; move it away, with all later ones of {partition}, and landing \
+                         writes them again from the log"
+                    );
+                }
+            }
+        }
+        Ok(end)
+    }
+}
+
+const LOST_RECORDS: &str = "the log has lost records that were landed, and new records would get their offsets; \
+                            restore the log's folder, or begin with a new log and a new landing folder";
+
+/// Landing may only go on within the log.
+fn check_range(partition: &TopicPartition, position: Offset, bounds: Bounds) -> anyhow::Result<()> {
+    if position > bounds.end {
+        bail!(
+            "landing has come to offset {position}, but the log of {partition} ends at {}: {LOST_RECORDS}",
+            bounds.end
+        );
+    }
+    if position < bounds.start {
+        bail!(
+            "the log of {partition} begins at offset {start}, but landing has come to {position} only: the records \
+             [{position}, {start}) were trimmed before they were landed; restore their objects from a backup or, to \
+             go on without them, write \"begin_at\": {{\"{partition}\": {start}}} into corkboard.json of the \
+             landing folder",
+            start = bounds.start
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,394 @@
+//! Landing objects: their names, their lists, their lines. What is written here can be read
+//! by everything that reads the Confluent S3 sink's objects, and the other way round: the
+//! offset in a name may be padded to any width, and between objects offsets may be missing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    fs::File,
+    io::Read,
+};
+
+use anyhow::Context;
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use model::{Checkpoint, Offset, TopicName, TopicPartition};
+use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt, path::Path};
+
+/// The folder of all topics, as Confluent's `topics.dir` has it by default.
+pub const TOPICS_DIR: &str = "topics";
+
+/// Says at the root of a landing folder which log it belongs to.
+pub(super) const MARKER: &str = "corkboard.json";
+
+const EXTENSION: &str = ".json";
+/// Digits of an offset in a name, at least.
+const OFFSET_WIDTH: usize = 10;
+/// Bytes read from a local object at a time.
+const READ_BYTES: usize = 1 << 18;
+/// A line longer than this is no record of ours: records are limited far below.
+const MAX_LINE_BYTES: usize = 1 << 27;
+/// Foreign names kept for a person to see.
+const MAX_FOREIGN: usize = 100;
+
+/// An object that holds the records of `partition` from `start` on, one per line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LandingObject {
+    pub partition: TopicPartition,
+    pub start: Offset,
+    pub key: Path,
+    pub size_bytes: u64,
+}
+
+/// An object in the landing folder that is no landing object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    pub key: Path,
+    pub reason: String,
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is no landing object and was passed over: {}", self.key, self.reason)
+    }
+}
+
+/// What a landing folder holds: objects in the order of partition and start offset.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    pub objects: Vec<LandingObject>,
+    /// The first of the foreign names, and how many there are in all.
+    pub foreign: Vec<Foreign>,
+    pub n_foreign: usize,
+}
+
+/// The folder of a partition's objects.
+pub fn folder_of(partition: &TopicPartition) -> Path {
+    let parts = [TOPICS_DIR.to_owned(), partition.topic.to_string(), format!("partition={}", partition.partition)];
+    Path::from_iter(parts)
+}
+
+/// The name of the object of `partition` that starts at `start`.
+pub fn key_of(partition: &TopicPartition, start: Offset) -> Path {
+    let name = format!("{}+{}+{:0OFFSET_WIDTH$}{EXTENSION}", partition.topic, partition.partition, start.0);
+    folder_of(partition).join(name)
+}
+
+/// Reads `<topic>/partition=<p>/<topic>+<p>+<offset>.json`, what stands below the topics
+/// folder; the error is the reason why it is not that.
+fn parse_key(below_topics: &str) -> Result<(TopicPartition, Offset), String> {
+    let [topic, folder, name] = below_topics.split('/').collect::<Vec<_>>()[..] else {
+        return Err("objects lie in <topic>/partition=<number>/".to_owned());
+    };
+    let partition = folder.strip_prefix("partition=").and_then(number);
+    let partition = partition.ok_or_else(|| format!("the folder {folder:?} is not partition=<number>"))?;
+    let partition = u32::try_from(partition).map_err(|_| format!("{partition} is too large for a partition"))?;
+    let topic: TopicName = topic.parse().map_err(|e| format!("{e}"))?;
+    let not_named = || format!("the name is not {topic}+{partition}+<offset>{EXTENSION}");
+    let stem = name.strip_suffix(EXTENSION).ok_or_else(not_named)?;
+    let mut parts = stem.rsplitn(3, '+');
+    let (offset, p, t) = (parts.next(), parts.next(), parts.next());
+    if t != Some(topic.as_str()) || p.and_then(number) != Some(partition.into()) {
+        return Err(not_named());
+    }
+    let offset = offset.and_then(number).ok_or_else(not_named)?;
+    Ok((TopicPartition::new(topic, partition), Offset(offset)))
+}
+
+fn number(digits: &str) -> Option<u64> {
+    let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    plain.then(|| digits.parse().ok())?
+}
+
+/// The objects of `topics` (all topics if `None`) that may hold records at or after `from`:
+/// those that start there or later, and the last one before, which may reach into it.
+pub async fn list(
+    store: &dyn ObjectStore,
+    topics: Option<&BTreeSet<TopicName>>,
+    from: &Checkpoint,
+) -> anyhow::Result<Listing> {
+    let topics_dir = find_topics_dir(store).await?;
+    let mut found = Found::default();
+    let roots: Vec<Path> = match topics {
+        Some(topics) => topics.iter().map(|t| topics_dir.clone().join(t.as_str())).collect(),
+        None => vec![topics_dir.clone()],
+    };
+    for root in roots {
+        found.read(store, &topics_dir, &root, |partition| from.next_of(partition)).await?;
+    }
+    Ok(found.listing())
+}
+
+/// The same for one partition.
+pub async fn list_from(store: &dyn ObjectStore, partition: &TopicPartition, next: Offset) -> anyhow::Result<Listing> {
+    let mut found = Found::default();
+    found.read(store, &Path::from(TOPICS_DIR), &folder_of(partition), |_| next).await?;
+    Ok(found.listing())
+}
+
+/// The last object of each partition.
+pub async fn last_of_each(store: &dyn ObjectStore) -> anyhow::Result<Vec<LandingObject>> {
+    let mut found = Found::default();
+    let topics_dir = Path::from(TOPICS_DIR);
+    found.read(store, &topics_dir, &topics_dir, |_| Offset(u64::MAX)).await?;
+    Ok(found.listing().objects)
+}
+
+/// `topics` where it exists; else the given folder holds the topics itself, as with an empty
+/// `topics.dir`, or as when someone names the topics folder.
+async fn find_topics_dir(store: &dyn ObjectStore) -> anyhow::Result<Path> {
+    let listed = store.list_with_delimiter(None).await.context("the landing folder cannot be listed")?;
+    let topics_dir = Path::from(TOPICS_DIR);
+    Ok(if listed.common_prefixes.contains(&topics_dir) { topics_dir } else { Path::default() })
+}
+
+#[derive(Default)]
+struct Found {
+    objects: BTreeMap<(TopicPartition, Offset), LandingObject>,
+    foreign: Vec<Foreign>,
+    n_foreign: usize,
+}
+
+impl Found {
+    async fn read(
+        &mut self,
+        store: &dyn ObjectStore,
+        topics_dir: &Path,
+        root: &Path,
+        next_of: impl Fn(&TopicPartition) -> Offset,
+    ) -> anyhow::Result<()> {
+        // The last object before `next` of each partition.
+        let mut before: BTreeMap<TopicPartition, LandingObject> = BTreeMap::new();
+        let mut listed = store.list(Some(root));
+        while let Some(meta) = listed.try_next().await.with_context(|| format!("{root} cannot be listed"))? {
+            let key = meta.location;
+            if key.as_ref() == MARKER {
+                continue;
+            }
+            let below = key.as_ref().strip_prefix(topics_dir.as_ref()).unwrap_or_default();
+            let (partition, start) = match parse_key(below.trim_start_matches('/')) {
+                Ok(parsed) => parsed,
+                Err(reason) => {
+                    self.pass_over(key, reason);
+                    continue;
+                }
+            };
+            let object = LandingObject { partition, start, key, size_bytes: meta.size };
+            if start < next_of(&object.partition) {
+                match before.get(&object.partition) {
+                    Some(other) if other.start == start => self.pass_over_twin(object),
+                    Some(other) if other.start > start => {}
+                    _ => {
+                        before.insert(object.partition.clone(), object);
+                    }
+                }
+            } else if self.objects.contains_key(&(object.partition.clone(), start)) {
+                self.pass_over_twin(object);
+            } else {
+                self.objects.insert((object.partition.clone(), start), object);
+            }
+        }
+        self.objects.extend(before.into_values().map(|o| ((o.partition.clone(), o.start), o)));
+        Ok(())
+    }
+
+    fn pass_over_twin(&mut self, twin: LandingObject) {
+        let reason = format!("another object of {} starts at offset {} as well", twin.partition, twin.start);
+        self.pass_over(twin.key, reason);
+    }
+
+    fn pass_over(&mut self, key: Path, reason: String) {
+        self.n_foreign += 1;
+        if self.foreign.len() < MAX_FOREIGN {
+            self.foreign.push(Foreign { key, reason });
+        }
+    }
+
+    fn listing(self) -> Listing {
+        Listing { objects: self.objects.into_values().collect(), foreign: self.foreign, n_foreign: self.n_foreign }
+    }
+}
+
+/// An object whose content is not whole lines of UTF-8.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("landing object {key} is torn at line {line}: {reason}; restore it from a backup, or move it away")]
+pub struct TornObject {
+    pub key: Path,
+    /// Counted from 1; the lines before it are whole.
+    pub line: u64,
+    pub reason: &'static str,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error(transparent)]
+    Torn(#[from] TornObject),
+    #[error("landing object {key} cannot be read: {source}")]
+    Unreadable { key: Path, source: object_store::Error },
+}
+
+/// Opens an object to read its lines in blocks, so that memory does not depend on its size.
+pub async fn lines(store: &dyn ObjectStore, object: &LandingObject) -> Result<Lines, ReadError> {
+    let unreadable = |source| ReadError::Unreadable { key: object.key.clone(), source };
+    let got = store.get(&object.key).await.map_err(unreadable)?;
+    let bytes = match got.payload {
+        GetResultPayload::File(file, _) => Source::File(Some(file)),
+        GetResultPayload::Stream(stream) => Source::Stream(stream),
+    };
+    Ok(Lines { key: object.key.clone(), next: object.start, start: object.start, rest: BytesMut::new(), bytes })
+}
+
+/// Reads the whole object and counts its lines.
+pub async fn count_lines(store: &dyn ObjectStore, object: &LandingObject) -> Result<u64, ReadError> {
+    let mut lines = lines(store, object).await?;
+    while lines.next_block().await?.is_some() {}
+    Ok(lines.next.0 - object.start.0)
+}
+
+/// The lines of one object, in order.
+pub struct Lines {
+    key: Path,
+    start: Offset,
+    next: Offset,
+    /// The begin of a line whose end was not read yet.
+    rest: BytesMut,
+    bytes: Source,
+}
+
+enum Source {
+    File(Option<File>),
+    Stream(BoxStream<'static, object_store::Result<Bytes>>),
+}
+
+/// Some whole lines of an object.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// The offset of the first line.
+    pub first: Offset,
+    /// Valid UTF-8; every line ends with `\n`.
+    pub text: Bytes,
+}
+
+impl Block {
+    /// Each line, without its end, and its offset.
+    pub fn lines(&self) -> impl Iterator<Item = (Offset, &[u8])> {
+        let text = self.text.strip_suffix(b"\n").unwrap_or(&self.text);
+        text.split(|b| *b == b'\n').enumerate().map(|(n, line)| (self.first.plus(n), line))
+    }
+}
+
+impl Lines {
+    /// The next lines, at least one; `None` at the end of an object that is whole.
+    pub async fn next_block(&mut self) -> Result<Option<Block>, ReadError> {
+        loop {
+            let Some(bytes) = self.read().await? else { return self.end() };
+            let Some(last) = bytes.iter().rposition(|b| *b == b'\n') else {
+                self.rest.extend_from_slice(&bytes);
+                if self.rest.len() > MAX_LINE_BYTES {
+                    return Err(self.torn(self.next, "the line is longer than any record"));
+                }
+                continue;
+            };
+            let whole = bytes.slice(..=last);
+            let text = if self.rest.is_empty() {
+                whole
+            } else {
+                self.rest.extend_from_slice(&whole);
+                self.rest.split().freeze()
+            };
+            self.rest.extend_from_slice(&bytes[last + 1..]);
+            return self.block(text).map(Some);
+        }
+    }
+
+    fn block(&mut self, text: Bytes) -> Result<Block, ReadError> {
+        let count = |text: &[u8]| text.iter().filter(|b| **b == b'\n').count();
+        if let Err(e) = std::str::from_utf8(&text) {
+            let line = self.next.plus(count(&text[..e.valid_up_to()]));
+            return Err(self.torn(line, "it is not UTF-8"));
+        }
+        let first = self.next;
+        self.next = first.plus(count(&text));
+        Ok(Block { first, text })
+    }
+
+    fn end(&self) -> Result<Option<Block>, ReadError> {
+        if !self.rest.is_empty() {
+            return Err(self.torn(self.next, "its last line has no end"));
+        }
+        if self.next == self.start {
+            return Err(self.torn(self.next, "it is empty"));
+        }
+        Ok(None)
+    }
+
+    fn torn(&self, at: Offset, reason: &'static str) -> ReadError {
+        TornObject { key: self.key.clone(), line: at.0 - self.start.0 + 1, reason }.into()
+    }
+
+    async fn read(&mut self) -> Result<Option<Bytes>, ReadError> {
+        let read = match &mut self.bytes {
+            Source::Stream(stream) => stream.next().await.transpose(),
+            Source::File(file) => read_file(file).await,
+        };
+        read.map_err(|source| ReadError::Unreadable { key: self.key.clone(), source })
+    }
+}
+
+/// The next bytes of a file, read on a blocking thread; the file is `None` once it failed.
+async fn read_file(slot: &mut Option<File>) -> object_store::Result<Option<Bytes>> {
+    let Some(mut file) = slot.take() else { return Ok(None) };
+    let read = tokio::task::spawn_blocking(move || {
+        let mut bytes = Vec::with_capacity(READ_BYTES);
+        (&mut file).take(READ_BYTES as u64).read_to_end(&mut bytes).map(|_| (file, bytes))
+    });
+    let generic = |e| object_store::Error::Generic { store: "DurableLocal", source: Box::new(e) };
+    let (file, bytes) = read.await?.map_err(generic)?;
+    *slot = Some(file);
+    Ok((!bytes.is_empty()).then(|| bytes.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_key_reads_back_as_written() {
+        for (partition, start, key) in [
+            ("0a3.pin-0", 42, "topics/0a3.pin/partition=0/0a3.pin+0+0000000042.json"),
+            ("a-b_c-12", 12_345_678_901, "topics/a-b_c/partition=12/a-b_c+12+12345678901.json"),
+        ] {
+            let partition: TopicPartition = partition.parse().unwrap();
+            assert_eq!(key_of(&partition, Offset(start)).as_ref(), key);
+            assert_eq!(parse_key(&key["topics/".len()..]).unwrap(), (partition, Offset(start)));
+        }
+    }
+
+    #[test]
+    fn names_of_other_widths_are_read_and_foreign_ones_refused_with_a_reason() {
+        for (key, start) in
+            [("pin/partition=0/pin+0+7.json", 7), ("pin/partition=0/pin+0+00000000000000000007.json", 7)]
+        {
+            assert_eq!(parse_key(key).unwrap().1, Offset(start), "{key}");
+        }
+        for (key, reason) in [
+            ("pin/pin+0+7.json", "objects lie in"),
+            ("pin/year=2026/month=01/pin+0+7.json", "objects lie in"),
+            ("pin/p=0/pin+0+7.json", "partition=<number>"),
+            ("pin/partition=-1/pin+0+7.json", "partition=<number>"),
+            ("pin/partition=4294967296/pin+4294967296+7.json", "too large"),
+            ("p n/partition=0/p n+0+7.json", "not allowed"),
+            ("pin/partition=0/geo+0+7.json", "the name is not pin+0+"),
+            ("pin/partition=0/pin+1+7.json", "the name is not pin+0+"),
+            ("pin/partition=0/pin+0+7.json.gz", "the name is not"),
+            ("pin/partition=0/pin+0+.json", "the name is not"),
+            ("pin/partition=0/pin+0+99999999999999999999.json", "the name is not"),
+            ("pin/partition=0/pin+0+7.keys.json", "the name is not"),
+        ] {
+            let error = parse_key(key).unwrap_err();
+            assert!(error.contains(reason), "{key}: {error}");
+        }
+    }
+}
