@@ -47,14 +47,26 @@ KEYS = {"pin": "unique_id", "geo": "ind", "user": "ind"}
 POSITION = ["_topic", "_partition", "_offset", "_nth"]
 
 
+def stripped(column):
+    return f"trim({column}, E' \\t\\r\\n')"
+
+
 def whole_number(column):
     """`12` and `12.0` are 12; `12.5` is nothing."""
-    return f"TRY_CAST(regexp_extract(trim({column}), '^([+-]?\\d+)(\\.0*)?$', 1) AS BIGINT)"
+    return f"TRY_CAST(regexp_extract({stripped(column)}, '^([+-]?\\d+)(\\.0+)?$', 1) AS BIGINT)"
+
+
+def number(column):
+    """A finite decimal number; `nan` and `inf` are words."""
+    decimal = "^[+-]?(\\d+\\.?\\d*|\\.\\d+)([eE][+-]?\\d+)?$"
+    value = f"TRY_CAST({stripped(column)} AS DOUBLE)"
+    return f"CASE WHEN regexp_matches({stripped(column)}, '{decimal}') AND isfinite({value}) THEN {value} END"
 
 
 def count(column):
     """`1.5k` is 1500: the decimal number times its unit, without its fraction."""
-    part = lambda group: f"regexp_extract(trim({column}), '^(\\d+)(?:\\.(\\d+))?\\s*([kKmMbB])?$', {group})"
+    pattern = "^(\\d+)(?:\\.(\\d+))?\\s*([kKmMbB])?$"
+    part = lambda group: f"regexp_extract({stripped(column)}, '{pattern}', {group})"
     unit = f"CASE lower({part(3)}) WHEN 'k' THEN 1000 WHEN 'm' THEN 1000000 WHEN 'b' THEN 1000000000 ELSE 1 END"
     billionths = f"CAST(rpad(left({part(2)}, 9), 9, '0') AS HUGEINT)"
     return f"""CASE WHEN {part(1)} <> '' THEN
@@ -63,13 +75,14 @@ def count(column):
 
 
 def time(column):
-    """Every spelling that the posting programs use, to the second."""
+    """Every spelling that the posting programs use, to the second. A fraction and an offset
+    may follow: the one is dropped, the other applied."""
     formats = ["%Y:%m:%d %H:%M:%S", "%Y%m%d%H%M%S", "%m/%d/%Y, %H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"]
-    # A fraction and an offset may follow; the offset is applied, and the fraction dropped.
-    exact = f"try_strptime(regexp_replace(trim({column}), '\\.\\d+$', ''), {formats})"
-    with_zone = f"(TRY_CAST(trim({column}) AS TIMESTAMPTZ) AT TIME ZONE 'UTC')"
-    has_zone = f"regexp_matches(trim({column}), '([Zz]|[+-]\\d{{2}}:?\\d{{2}})$')"
-    return f"CASE WHEN {has_zone} THEN date_trunc('second', {with_zone}) ELSE {exact} END"
+    pattern = "^(.*?)(?:\\.\\d+)?\\s*([Zz]|([+-])(\\d{2}):?(\\d{2})?)?$"
+    part = lambda group: f"regexp_extract({stripped(column)}, '{pattern}', {group})"
+    minutes = f"coalesce(TRY_CAST({part(4)} AS INTEGER) * 60, 0) + coalesce(TRY_CAST({part(5)} AS INTEGER), 0)"
+    east = f"CASE {part(3)} WHEN '-' THEN -1 ELSE 1 END * ({minutes})"
+    return f"try_strptime({part(1)}, {formats}) - to_minutes({east})"
 
 
 CLEAN = {
@@ -80,7 +93,7 @@ CLEAN = {
         FROM raw_pin""",
     "geo": f"""
         SELECT {whole_number("ind")} AS ind, country,
-            [TRY_CAST(trim(latitude) AS DOUBLE), TRY_CAST(trim(longitude) AS DOUBLE)] AS coordinates,
+            [{number("latitude")}, {number("longitude")}] AS coordinates,
             {time("timestamp")} AS timestamp, {", ".join(POSITION)}
         FROM raw_geo""",
     "user": f"""
@@ -100,21 +113,20 @@ def parse(text):
     return json.loads(text, parse_int=NumberText, parse_float=NumberText, parse_constant=NumberText)
 
 
-def unwrap(value, depth=4):
+def unwrap(value, columns, wrappings=4):
     """The rows in one record's value: an object, `{"value": object}`, a list of objects, or
     any of these as a JSON text or as the base64 of one."""
-    if depth == 0:
+    if wrappings < 0:
         return []
     if isinstance(value, dict):
-        if list(value) == ["value"] and not isinstance(value["value"], NumberText):
-            return unwrap(value["value"], depth - 1)
-        return [value]
+        is_wrapper = "value" in value and not any(name in value for name in columns)
+        return unwrap(value["value"], columns, wrappings - 1) if is_wrapper else [value]
     if isinstance(value, list):
-        return [row for item in value for row in unwrap(item, depth - 1)]
+        return [row for item in value for row in unwrap(item, columns, wrappings - 1)]
     if isinstance(value, str) and not isinstance(value, NumberText):
         for text in (lambda: value, lambda: base64.b64decode(value, validate=True).decode()):
             try:
-                return unwrap(parse(text()), depth - 1)
+                return unwrap(parse(text()), columns, wrappings - 1)
             except (ValueError, binascii.Error):
                 continue
     return []
@@ -131,9 +143,9 @@ def text_of(value):
     return str(value) if value.strip() else None
 
 
-def rows_of_line(line):
+def rows_of_line(line, columns):
     try:
-        return unwrap(parse(line))
+        return unwrap(parse(line), columns)
     except ValueError:
         return []
 
@@ -148,7 +160,7 @@ def records_of_file(path):
 def records_of_landing(folder, stream):
     """(topic, partition, offset, line) of the landing objects of one stream. An object is
     named by its first offset, and its lines follow one another."""
-    for path in sorted(Path(folder).rglob("*.json")) + sorted(Path(folder).rglob("*.json.gz")):
+    for path in sorted(Path(folder).rglob("*+*+*.json")) + sorted(Path(folder).rglob("*+*+*.json.gz")):
         topic, partition, start = path.name.removesuffix(".gz").removesuffix(".json").rsplit("+", 2)
         if stream_of(topic) == stream:
             opened = gzip.open if path.suffix == ".gz" else open
@@ -172,7 +184,6 @@ def clean(records, dedup="key"):
     """A DuckDB connection with the clean tables. `records` yields (topic, partition, offset,
     line) per stream name; `dedup` is `off`, `exact` or `key`."""
     connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'")
     for stream, columns in COLUMNS.items():
         connection.register(f"raw_{stream}", raw_table(columns, records[stream]))
         required = "ind IS NOT NULL AND unique_id IS NOT NULL" if stream == "pin" else "ind IS NOT NULL"
@@ -184,7 +195,7 @@ def clean(records, dedup="key"):
 def raw_table(columns, records):
     taken = {name: [] for name in columns + POSITION}
     for topic, partition, offset, line in records:
-        for nth, row in enumerate(rows_of_line(line)):
+        for nth, row in enumerate(rows_of_line(line, columns)):
             for name in columns:
                 text = text_of(row.get(name))
                 taken[name].append(None if text in PLACEHOLDERS.get(name, []) else text)

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Reads the tables of a Corkboard data folder as a stranger would, and recomputes its views.
 
-    delta_check.py TABLES [--dedup off|exact|key] [--require batch,realtime,views]
+    delta_check.py TABLES [--dedup off|exact|key] [--require batch,realtime,views] [--landing FOLDER]
 
 TABLES holds `batch/`, `realtime/` and `views/`, one Delta table per folder below them. Every
 table is opened with delta-rs's Python package and its rows are counted; then the thirteen
-answers are calculated by DuckDB from `batch/{pin,geo,user}` and compared with `views/*`. Exits
-with 1 when a table does not open, a required layer is missing, or an answer differs.
+answers are calculated by DuckDB from `batch/{pin,geo,user}` and compared with `views/*`. With
+`--landing` the landing objects are cleaned anew, and the batch tables must hold exactly those
+rows; this is meant for a folder whose landing objects are all in the batch tables. Exits with 1
+when a table does not open, a required layer is missing, or anything differs.
 """
 
 import argparse
@@ -29,6 +31,7 @@ def main():
     parser.add_argument("tables", type=Path)
     parser.add_argument("--dedup", choices=["off", "exact", "key"], default="key")
     parser.add_argument("--require", default="batch,views", help="layers that must be there, comma-separated")
+    parser.add_argument("--landing", type=Path, help="landing objects that the batch tables were made from")
     arguments = parser.parse_args()
 
     problems = []
@@ -39,7 +42,9 @@ def main():
     counts = {layer: {name: table.num_rows for name, table in found.items()} for layer, found in tables.items()}
     print(json.dumps(counts, indent=2))
     if set(cleaning.COLUMNS) <= set(tables["batch"]) and tables["views"]:
-        problems += compare(tables["batch"], tables["views"], arguments.dedup)
+        problems += compare_views(tables["batch"], tables["views"], arguments.dedup)
+    if arguments.landing:
+        problems += compare_rows(tables["batch"], arguments.landing)
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
@@ -56,9 +61,26 @@ def open_tables(folder, problems):
     return tables
 
 
-def compare(batch, views, dedup):
+def compare_rows(batch, landing):
+    """One sentence per batch table whose rows are not those of the landing objects."""
+    records = {stream: cleaning.records_of_landing(landing, stream) for stream in cleaning.COLUMNS}
+    connection = cleaning.clean(records, "off")
+    problems = []
+    for stream in cleaning.COLUMNS:
+        if stream not in batch:
+            problems.append(f"there is no batch table {stream}")
+            continue
+        connection.register("delta", batch[stream])
+        names = ", ".join(f'"{name}"' for name in connection.table(f'"{stream}"').columns)
+        for what, left, right in [("missing", f'"{stream}"', "delta"), ("extra", "delta", f'"{stream}"')]:
+            rows = connection.sql(f"SELECT {names} FROM {left} EXCEPT ALL SELECT {names} FROM {right}").fetchall()
+            if rows:
+                problems.append(f"batch table {stream}: {len(rows)} rows {what}, such as {rows[0]}")
+    return problems
+
+
+def compare_views(batch, views, dedup):
     connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'")
     for stream in cleaning.COLUMNS:
         connection.register("delta", batch[stream])
         connection.execute(f'CREATE TABLE "{stream}" AS SELECT {clean_columns(batch[stream])} FROM delta')

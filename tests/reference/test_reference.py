@@ -29,15 +29,16 @@ PIN = {"index": 1, "unique_id": "a", "follower_count": "1k", "category": "art"}
 
 
 def cleaned(stream, *rows, dedup="off"):
-    """The clean rows, as dictionaries, of raw rows of one stream."""
+    """The clean rows, as dictionaries in their order, of raw rows of one stream."""
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     records = dict.fromkeys(cleaning.COLUMNS, ()) | {stream: [("t", 0, n, line) for n, line in enumerate(lines)]}
-    return cleaning.clean(records, dedup).sql(f'SELECT * FROM "{stream}"').to_arrow_table().to_pylist()
+    rows = cleaning.clean(records, dedup).sql(f'SELECT * FROM "{stream}" ORDER BY _offset, _nth')
+    return rows.to_arrow_table().to_pylist()
 
 
 class Cleaning(unittest.TestCase):
     def test_counts_are_read_by_their_unit(self):
-        for text, expected in [
+        cases = [
             ("0", 0),
             ("999", 999),
             ("124k", 124_000),
@@ -53,12 +54,12 @@ class Cleaning(unittest.TestCase):
             ("many", None),
             ("99999999999999999999", None),
             ("User Info Error", None),
-        ]:
-            [row] = cleaned("pin", PIN | {"follower_count": text})
-            self.assertEqual(row["follower_count"], expected, text)
+        ]
+        found = cleaned("pin", *(PIN | {"follower_count": text} for text, _ in cases))
+        self.assertEqual([(text, row["follower_count"]) for (text, _), row in zip(cases, found, strict=True)], cases)
 
     def test_every_spelling_of_a_time_is_the_same_second(self):
-        for text in [
+        texts = [
             "2020-08-28T03:52:47",
             "2020-08-28 03:52:47",
             "2020:08:28 03:52:47",
@@ -68,14 +69,17 @@ class Cleaning(unittest.TestCase):
             "2020-08-28T03:52:47.999",
             "2020-08-28T03:52:47Z",
             "2020-08-28 05:52:47+02:00",
-        ]:
-            [row] = cleaned("geo", {"ind": 1, "timestamp": text})
-            self.assertEqual(str(row["timestamp"]), "2020-08-28 03:52:47", text)
-        for text in ["yesterday", "2020-13-28 03:52:47", "28/08/2020, 03:52:47"]:
-            self.assertIsNone(cleaned("geo", {"ind": 1, "timestamp": text})[0]["timestamp"], text)
+            "2020:08:27 22:22:47.5 -0530",
+            "\t2020-08-28 03:52:47\n",
+        ]
+        others = ["yesterday", "2020-08-28", "2020-13-28 03:52:47", "28/08/2020, 03:52:47"]
+        found = cleaned("geo", *({"ind": 1, "timestamp": text} for text in texts + others))
+        found = [(text, str(row["timestamp"])) for text, row in zip(texts + others, found, strict=True)]
+        expected = [(text, "2020-08-28 03:52:47") for text in texts] + [(text, "None") for text in others]
+        self.assertEqual(found, expected)
 
     def test_placeholders_and_blank_texts_are_null_and_other_texts_are_kept(self):
-        for column, text, expected in [
+        cases = [
             ("title", "No Title Data Available", None),
             ("title", " \n", None),
             ("title", "Untitled ", "Untitled "),
@@ -87,37 +91,41 @@ class Cleaning(unittest.TestCase):
             ("image_src", "Image src error", "Image src error"),
             ("save_location", "Local save in /data/art", "/data/art"),
             ("save_location", "see Local save in /data/art", "see Local save in /data/art"),
-        ]:
-            self.assertEqual(cleaned("pin", PIN | {column: text})[0][column], expected, text)
+        ]
+        found = cleaned("pin", *(PIN | {column: text} for column, text, _ in cases))
+        found = [(column, text, row[column]) for (column, text, _), row in zip(cases, found, strict=True)]
+        self.assertEqual(found, cases)
 
     def test_a_name_is_what_there_is_of_it(self):
-        for first, last, expected in [
-            ("Ann ", " Lee", "Ann Lee"),
-            ("Ann", "", "Ann"),
-            (None, "Lee", "Lee"),
-            ("", " ", None),
-        ]:
-            [row] = cleaned("user", {"ind": 1, "first_name": first, "last_name": last})
-            self.assertEqual(row["user_name"], expected)
+        cases = [("Ann ", " Lee", "Ann Lee"), ("Ann", "", "Ann"), (None, "Lee", "Lee"), ("", " ", None)]
+        found = cleaned("user", *({"ind": 1, "first_name": first, "last_name": last} for first, last, _ in cases))
+        self.assertEqual([row["user_name"] for row in found], [expected for _, _, expected in cases])
 
     def test_rows_are_found_in_every_wrapping(self):
         row = {"ind": 7, "country": "Peru"}
         text = json.dumps(row)
-        for value in [row, [row], {"value": row}, text, base64.b64encode(text.encode()).decode(), [{"value": text}]]:
-            found = cleaned("geo", json.dumps(value))
-            self.assertEqual([(r["ind"], r["country"]) for r in found], [(7, "Peru")], value)
-        for line in ["", "7", "null", '"text"', "{", "[]"]:
-            self.assertEqual(cleaned("geo", line), [], line)
+        in_base64 = base64.b64encode(text.encode()).decode()
+        values = [row, [row], {"value": row}, text, in_base64, [{"value": text}], [[[[row]]]]]
+        found = cleaned("geo", *map(json.dumps, values))
+        self.assertEqual([(r["_offset"], r["ind"], r["country"]) for r in found], [(n, 7, "Peru") for n in range(7)])
+        self.assertEqual(cleaned("geo", "", "7", "null", '"text"', "{", "[]", f"[[[[[{text}]]]]]"), [])
 
     def test_a_row_without_its_number_or_key_is_left_out(self):
         self.assertEqual(cleaned("user", PIN), [])
-        self.assertEqual(cleaned("pin", {"index": 1}, {"unique_id": "a"}, PIN | {"index": "x"}), [])
-        self.assertEqual(cleaned("pin", PIN | {"index": "12.0"})[0]["ind"], 12)
+        unread = [PIN | {"index": text} for text in ["12.5", "12.", "1e3", "", None]]
+        self.assertEqual(cleaned("pin", {"index": 1}, {"unique_id": "a"}, *unread), [])
+        found = cleaned("pin", *(PIN | {"index": text} for text in [12, "12.0", " -7 "]))
+        self.assertEqual([row["ind"] for row in found], [12, 12, -7])
+
+    def test_coordinates_are_finite_numbers_latitude_first(self):
+        cases = [(-88.8298, -88.8298), ("1e3", 1000.0), ("nan", None), ("1e400", None), ("x", None)]
+        found = cleaned("geo", *({"ind": 1, "latitude": latitude, "longitude": 7} for latitude, _ in cases))
+        self.assertEqual([row["coordinates"] for row in found], [[expected, 7.0] for _, expected in cases])
 
     def test_the_first_row_of_a_key_counts(self):
         rows = [PIN, PIN | {"title": "later"}, PIN]
         for dedup, expected in [("off", [None, "later", None]), ("exact", [None, "later"]), ("key", [None])]:
-            found = sorted(cleaned("pin", *rows, dedup=dedup), key=lambda row: row["_offset"])
+            found = cleaned("pin", *rows, dedup=dedup)
             self.assertEqual([row["title"] for row in found], expected, dedup)
 
 
@@ -134,6 +142,7 @@ class Landing(unittest.TestCase):
                 target.mkdir(parents=True, exist_ok=True)
                 lines = "".join(json.dumps({"ind": ind}) + "\n" for ind in rows)
                 (target / f"{topic}+1+{start:010}.json").write_text(lines)
+            (Path(folder) / "corkboard.json").write_text('{"format":1}')
             found = [record[:3] for record in cleaning.records_of_landing(folder, "geo")]
             self.assertEqual(found, [("0a.geo", 1, 0), ("0a.geo", 1, 1), ("0a.geo", 1, 2), ("streaming-0a-geo", 1, 9)])
 
@@ -164,22 +173,30 @@ class Answers(unittest.TestCase):
         nothing = cleaning.clean(dict.fromkeys(cleaning.COLUMNS, ()))
         self.assertEqual(check_views(nothing, answer_all(nothing), VIEWS), [])
 
-    def test_delta_tables_are_checked_by_their_rows(self):
+    def test_tables_are_checked_by_their_rows_and_views(self):
         with tempfile.TemporaryDirectory() as folder:
-            for stream in cleaning.COLUMNS:
+            landing, tables = Path(folder, "landing"), Path(folder, "tables")
+            for stream, records in made_up_records().items():
+                lines = "".join(line + "\n" for _, _, _, line in records)
+                landing.mkdir(exist_ok=True)
+                (landing / f"{stream}+0+0000000000.json").write_text(lines)
                 clean = self.connection.sql(f'SELECT * FROM "{stream}"').to_arrow_table()
-                write_deltalake(f"{folder}/batch/{stream}", pa.concat_tables([clean, clean]))
+                write_deltalake(tables / "batch" / stream, clean)
             for view, rows in self.answers.items():
                 columns = {f"c{i}": list(column) for i, column in enumerate(zip(*rows))}
-                write_deltalake(f"{folder}/views/{view}", pa.table(columns))
-            command = [sys.executable, HERE / "delta_check.py", folder]
+                write_deltalake(tables / "views" / view, pa.table(columns))
+            command = [sys.executable, HERE / "delta_check.py", tables, "--landing", landing]
             equal = subprocess.run(command, capture_output=True, text=True)
             self.assertEqual(equal.returncode, 0, equal.stderr)
+
             wrong = pa.table({"c0": ["art"], "c1": [9]})
-            write_deltalake(f"{folder}/views/posts_per_category", wrong, mode="overwrite")
+            write_deltalake(tables / "views" / "posts_per_category", wrong, mode="overwrite")
+            clean = self.connection.sql('SELECT * REPLACE (age + 1 AS age) FROM "user" LIMIT 1').to_arrow_table()
+            write_deltalake(tables / "batch" / "user", clean, mode="append")
             differs = subprocess.run(command, capture_output=True, text=True)
             self.assertEqual(differs.returncode, 1)
-            self.assertIn("posts_per_category", differs.stderr)
+            self.assertIn("posts_per_category: ", differs.stderr)
+            self.assertIn("batch table user: 1 rows extra", differs.stderr)
 
     def test_a_difference_is_named(self):
         other = self.answers | {"posts_per_category": [["art", 99]]}
