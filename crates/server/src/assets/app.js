@@ -122,7 +122,8 @@ function layersNow() {
 function showFreshness(layers) {
   if (!layers) return;
   // The merged answer reaches to where the log ended when it was asked.
-  say(byId('fresh'), layers.tail_age === null ? '–' : ago(layers.tail_age));
+  const age = layers.tail_age ?? layers.batch_age;
+  say(byId('fresh'), age === null ? '–' : ago(age));
   const batch = layers.batch_age === null ? 'no batch run yet' : `batch view from ${ago(layers.batch_age)}`;
   say(byId('fresh-note'), layers.complete ? batch : `the tail is cut short; ${batch}`);
 }

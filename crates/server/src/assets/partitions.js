@@ -29,14 +29,19 @@ export function layersOf(partition, boundary) {
 }
 
 function table(partitions, boundary) {
-  const head = ['Partition', 'Stream', 'Log end offset', 'Where its records are counted', 'Batch lag', 'Real-time lag'];
+  const counted = ['Counted in ', legend('batch', 'batch view'), legend('realtime', 'real-time view'), legend('tail', 'tail')];
+  const head = ['Partition', 'Stream', 'Log end offset', counted, 'Batch lag', 'Real-time lag'];
   const numeric = new Set([2, 4, 5]);
   return h(
     'table',
-    {},
-    h('thead', {}, h('tr', {}, head.map((name, i) => h('th', { scope: 'col', class: numeric.has(i) && 'number' }, name)))),
+    { class: 'partitions' },
+    h('thead', {}, h('tr', {}, head.map((name, i) => h('th', { scope: 'col', class: numeric.has(i) && 'number' }, [name].flat())))),
     h('tbody', {}, partitions.map((p) => row(p, boundary))),
   );
+}
+
+function legend(layer, name) {
+  return h('span', { class: 'legend' }, h('span', { class: `swatch part-${layer}` }), name);
 }
 
 function row(partition, boundary) {

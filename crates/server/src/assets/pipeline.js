@@ -18,7 +18,7 @@ const WIDE = {
     merge: 'M732 250 C900 250 994 246 994 196',
     tail: 'M386 150 H910',
   },
-  labels: { land: [388, 34], count: [900, 34], speed: [440, 272], merge: [866, 272], tail: [648, 142] },
+  labels: { count: [930, 38], merge: [850, 270], tail: [648, 140] },
 };
 const NARROW = {
   size: [380, 690],
@@ -32,7 +32,7 @@ const NARROW = {
     merge: 'M294 452 C294 540 230 540 230 594',
     tail: 'M190 224 V594',
   },
-  labels: { land: [62, 262], count: [52, 566], speed: [312, 290], merge: [324, 530], tail: [190, 334] },
+  labels: { count: [62, 566], merge: [322, 536], tail: [190, 266] },
 };
 
 const TITLES = {
@@ -112,12 +112,12 @@ function show(texts, { perSecond, log, layers, tasks }) {
   const landing = tasks.get('landing');
   const landed = landing?.totals.n_records ?? 0;
   set('landing', landing ? count(landed) : '–');
-  note('landing', 'landing', landing ? `landed since ${since(landing)}` : 'not run by this process');
+  note('landing', 'landing', landing ? 'records since the start' : 'not run by this process');
 
   set('batch', layers ? count(layers.batch) : '–');
-  note('batch', 'batch', !layers || layers.batch_age === null ? 'no run yet' : `as of ${ago(layers.batch_age)}`);
+  note('batch', 'batch', !layers ? ' ' : layers.batch_age === null ? 'no run yet' : `as of ${ago(layers.batch_age)}`);
   set('speed', layers ? count(layers.realtime) : '–');
-  note('speed', 'speed', !layers || layers.realtime_age === null ? 'nothing committed yet' : `as of ${ago(layers.realtime_age)}`);
+  note('speed', 'speed', !layers ? ' ' : layers.realtime_age === null ? 'nothing committed yet' : `as of ${ago(layers.realtime_age)}`);
   set('views', layers ? count(layers.reached) : '–');
   set('views-note', layers ? (layers.complete ? 'records, none missing' : 'records; the tail is cut') : ' ');
 
@@ -144,8 +144,4 @@ function taskNote(task) {
 /** Running, or did something in the last few seconds. */
 function works(task) {
   return task !== undefined && (task.state === 'running' || task.worked_ago < 6000);
-}
-
-function since(task) {
-  return task.worked_ago === Infinity ? 'the start' : `start, ${ago(task.worked_ago)}`;
 }

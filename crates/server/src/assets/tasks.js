@@ -63,7 +63,7 @@ function show(row, task) {
   const worked = [...task.history].reverse().find((r) => r.report);
   fill(
     row.worked,
-    worked ? ago(task.now_ms - worked.ended_ms) : h('span', { class: 'muted' }, task.n_runs > 0 ? 'nothing to do yet' : 'not run yet'),
+    worked ? ago(task.now_ms - worked.ended_ms) : h('span', { class: 'muted' }, task.n_runs > 0 ? 'none yet' : 'not run yet'),
     worked && h('div', { class: 'small' }, `took ${duration(worked.duration_ms)}`),
   );
 

@@ -74,15 +74,19 @@ export function views(onBoundary) {
     fill(byId('links'), 'This answer as ', links);
   }
 
+  /** Whether the page still shows the answer to another question. */
+  function isOther() {
+    return shown.answer?.view !== shown.view || shown.answer?.boundary.scope !== shown.scope;
+  }
+
   async function ask() {
     clearTimeout(timer);
     asking?.abort();
     asking = new AbortController();
     const mine = asking;
-    const isOther = shown.answer?.view !== shown.view || shown.answer?.boundary.scope !== shown.scope;
     shown.asked_at = Date.now();
-    byId('chart').classList.toggle('stale', isOther);
-    byId('rows').classList.toggle('stale', isOther);
+    byId('chart').classList.toggle('stale', isOther());
+    byId('rows').classList.toggle('stale', isOther());
     const address = `/api/views/${encodeURIComponent(shown.view)}?${new URLSearchParams({ scope: shown.scope })}`;
     try {
       const response = await fetch(address, { signal: mine.signal });
@@ -109,25 +113,38 @@ export function views(onBoundary) {
   }
 
   function refuse(error) {
+    if (isOther()) {
+      shown.answer = null;
+      for (const id of ['chart', 'rows', 'boundary']) fill(byId(id));
+    }
     fill(byId('answer-state'), h('span', { class: 'error' }, `This view cannot be answered: ${error}`));
   }
 
   function drawAnswer() {
     const { rows, boundary, took_ms } = shown.answer;
-    byId('chart').classList.remove('stale');
+    byId('chart').className = `chart chart-${boundary.scope}`;
     byId('rows').classList.remove('stale');
     say(byId('answer-state'), `${plural(rows.length, 'row')}, answered in ${duration(took_ms)}`);
     const { chart } = known.get(shown.answer.view);
     draw(byId('chart'), chart, rows);
+    showTable(!byId('chart').hasChildNodes());
     if (rows.length === 0) fill(byId('rows'), emptiness(boundary));
     else drawRows();
     fill(byId('boundary'), statement(boundary));
   }
 
+  // Beside a chart the table is a detail that the visitor opens, without one it is the answer.
+  function showTable(isAnswer) {
+    const table = byId('table');
+    if (table.classList.contains('is-answer') === isAnswer) return;
+    table.classList.toggle('is-answer', isAnswer);
+    table.open = isAnswer;
+  }
+
   function drawRows() {
     const { rows } = shown.answer;
     const names = Object.keys(rows[0]);
-    const isNumber = new Map(names.map((n) => [n, rows.some((r) => typeof r[n] === 'number') && rows.every((r) => r[n] === null || typeof r[n] === 'number')]));
+    const isNumber = new Map(names.map((n) => [n, holdsNumbers(rows.map((r) => r[n]))]));
     const sorted = shown.sort ? [...rows].sort(by(shown.sort)) : rows;
     const few = shown.all ? sorted : sorted.slice(0, MAX_ROWS);
     const head = (name) => {
@@ -162,9 +179,13 @@ export function views(onBoundary) {
   }
 
   window.addEventListener('hashchange', () => {
-    if (known.size > 0) choose(Object.fromEntries(new URLSearchParams(location.hash.slice(1)).entries().filter(([k, v]) => k === 'scope' ? SCOPES.some(([s]) => s === v) : known.has(v))));
+    if (known.size === 0) return;
+    fromAddress();
+    choose({});
   });
-  new ResizeObserver(() => shown.answer && draw(byId('chart'), known.get(shown.answer.view).chart, shown.answer.rows)).observe(byId('chart'));
+  new ResizeObserver(() => {
+    if (shown.answer) draw(byId('chart'), known.get(shown.answer.view).chart, shown.answer.rows);
+  }).observe(byId('answer'));
 
   return {
     load,
@@ -174,6 +195,11 @@ export function views(onBoundary) {
       if (asking && waited > SLOW_MS) say(byId('answer-state'), `asking for ${duration(waited)} …`);
     },
   };
+}
+
+function holdsNumbers(values) {
+  const known = values.filter((v) => v !== null);
+  return known.length > 0 && known.every((v) => typeof v === 'number');
 }
 
 function by({ name, down }) {
@@ -197,6 +223,7 @@ export function totals(boundary) {
 /** The boundary in plain words. */
 function statement(boundary) {
   const { batch, realtime, tail } = totals(boundary);
+  if (batch + realtime + tail === 0) return [];
   const when = (age) => (age === null || age === undefined ? '' : `, ${ago(age)}`);
   const parts = [
     boundary.scope !== 'realtime' && ['batch', `${plural(batch, 'record')} from the batch view${when(boundary.batch_age_ms)}`],

@@ -23,7 +23,7 @@ use model::{
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
@@ -217,7 +217,7 @@ impl Worker {
     /// Waits until the task should run; None once `stop` is cancelled.
     async fn next_wake(&mut self, stop: &Stop) -> Option<Wake> {
         let min_pause = Duration::from_millis(self.config.min_pause_ms);
-        let pause = self.last_start.map_or(Duration::ZERO, |t| min_pause.saturating_sub(t.elapsed()));
+        let not_before = self.last_start.map_or_else(Instant::now, |t| t + min_pause);
         loop {
             let now = (self.clock)();
             let (due_in, woken_by) = self.due_in(now);
@@ -236,7 +236,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return None,
-                () = sleep(pause) => return Some(woken_by),
+                () = sleep_until(not_before) => return Some(woken_by),
             }
         }
     }
