@@ -19,7 +19,7 @@ use model::{Stop, config::ServerConfig};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 use tower::Service;
 use tracing::{debug, info, warn};
@@ -146,7 +146,7 @@ impl Connection {
         let mut connection = pin!(self.http.serve_connection(socket, service));
         let mut stopped = pin!(self.stop.cancelled());
         let mut is_stopping = false;
-        let mut alarm = pin!(sleep_until(activity.deadline().unwrap_or_else(Instant::now)));
+        let mut alarm = pin!(sleep(self.limits.shortest()));
         loop {
             tokio::select! {
                 biased;
@@ -160,14 +160,12 @@ impl Connection {
                     is_stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                () = alarm.as_mut() => match activity.deadline() {
-                    Some(deadline) if deadline <= Instant::now() => {
+                () = alarm.as_mut() => match self.limits.alarm(activity.deadline()) {
+                    Some(at) => alarm.as_mut().reset(at),
+                    None => {
                         debug!("a connection took too long and is closed");
                         return;
                     }
-                    Some(deadline) => alarm.as_mut().reset(deadline),
-                    // A request is under way. What follows it cannot be due before this.
-                    None => alarm.as_mut().reset(Instant::now() + self.limits.shortest()),
                 },
             }
         }

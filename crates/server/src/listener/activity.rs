@@ -28,6 +28,18 @@ impl Limits {
     pub(super) fn shortest(self) -> Duration {
         self.header.min(self.idle)
     }
+
+    /// When to look again; None when the deadline is over. A phase that begins after this look
+    /// ends no sooner than after the shortest limit, so looking by then misses none.
+    pub(super) fn alarm(self, deadline: Option<Instant>) -> Option<Instant> {
+        let now = Instant::now();
+        let next_look = now + self.shortest();
+        match deadline {
+            Some(deadline) if deadline <= now => None,
+            Some(deadline) => Some(deadline.min(next_look)),
+            None => Some(next_look),
+        }
+    }
 }
 
 /// Nothing was received yet: as long as a head may take.

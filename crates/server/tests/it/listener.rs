@@ -1,0 +1,257 @@
+//! Connections: limits, times, how they end, and that a request is never more than one.
+
+use server::listener;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::harness::{JSON, Server, post};
+
+const RECORD: &str = r#"{"records":[{"value":1}]}"#;
+
+/// Long enough that only a failing test meets it.
+const NEVER_MS: u64 = 3_600_000;
+
+#[tokio::test]
+async fn a_connection_that_sends_no_whole_head_is_closed_without_an_answer() {
+    for sent in ["", "G", "POST /topics/pin HTTP/1.1\r\nHost: lo"] {
+        let server = Server::with(|config| {
+            config.server.header_timeout_ms = 50;
+            config.server.idle_timeout_ms = NEVER_MS;
+        })
+        .await;
+        let mut client = server.connect().await;
+        client.send(sent).await;
+        assert_eq!(client.rest().await, "", "{sent:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_may_not_take_longer_on_a_kept_connection_either() {
+    let server = Server::with(|config| {
+        config.server.header_timeout_ms = 50;
+        config.server.idle_timeout_ms = NEVER_MS;
+    })
+    .await;
+    let mut client = server.connect().await;
+    client.send(post("/topics/pin", JSON, RECORD)).await;
+    assert_eq!(client.reply().await.status, 200);
+    // By the time a silent connection is closed this one has idled as long, and is still there.
+    assert_eq!(server.connect().await.rest().await, "");
+    client.send(post("/topics/pin", JSON, RECORD)).await;
+    assert_eq!(client.reply().await.status, 200);
+    client.send("POST /topics/pin HTTP/1.1\r\n").await;
+    assert_eq!(client.rest().await, "");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let server = Server::with(|config| {
+        config.server.header_timeout_ms = NEVER_MS;
+        config.server.idle_timeout_ms = 50;
+    })
+    .await;
+    let mut client = server.connect().await;
+    client.send(post("/topics/pin", JSON, RECORD)).await;
+    assert_eq!(client.reply().await.status, 200);
+    assert_eq!(client.rest().await, "");
+}
+
+#[tokio::test]
+async fn a_slow_answer_is_not_an_idle_connection() {
+    let server = Server::with(|config| {
+        config.server.header_timeout_ms = 20;
+        config.server.idle_timeout_ms = 20;
+    })
+    .await;
+    server.log.close_gate();
+    let mut client = server.connect().await;
+    client.send(post("/topics/pin", JSON, RECORD)).await;
+    server.log.append_at_gate().await;
+    assert_eq!(server.connect().await.rest().await, "");
+    server.log.open_gate();
+    assert_eq!(client.reply().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_in_time_is_answered_with_408() {
+    let server = Server::with(|config| config.server.body_timeout_ms = 50).await;
+    let mut client = server.connect().await;
+    let whole = post("/topics/pin", JSON, RECORD);
+    client.send(&whole[..whole.len() - 1]).await;
+    let reply = client.reply().await;
+    assert_eq!(
+        (reply.status, reply.body.as_str()),
+        (408, r#"{"error_code":408,"message":"the request body did not arrive in time (server.body_timeout_ms)"}"#)
+    );
+    assert_eq!(reply.headers["connection"], "close");
+    assert!(server.log.topic_names().is_empty());
+}
+
+#[tokio::test]
+async fn heads_have_limits() {
+    let server = Server::with(|config| {
+        config.server.max_header_bytes = 16384;
+        config.server.max_headers = 16;
+    })
+    .await;
+    let many: String = (0..17).map(|i| format!("x-{i}: 1\r\n")).collect();
+    for (head, status) in [
+        (format!("GET /topics HTTP/1.1\r\n{many}\r\n"), 431),
+        (format!("GET /topics HTTP/1.1\r\nx: {}\r\n\r\n", "a".repeat(16384)), 431),
+        // Longer than any buffer between the two: the rest must not destroy the answer.
+        (format!("GET /topics HTTP/1.1\r\nx: {}\r\n\r\n", "a".repeat(8 << 20)), 431),
+        (format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(16384)), 431),
+        (format!("GET /topics HTTP/1.1\r\nx: {}\r\n\r\n", "a".repeat(8192)), 200),
+    ] {
+        assert_eq!(server.ask(&head).await.status, status, "{:.60}", head);
+    }
+}
+
+#[tokio::test]
+async fn further_connections_wait_for_room() {
+    let server = Server::with(|config| config.server.max_connections = 1).await;
+    let mut first = server.connect().await;
+    first.send(post("/topics/pin", JSON, RECORD)).await;
+    assert_eq!(first.reply().await.status, 200);
+    let mut second = server.connect().await;
+    second.send(post("/topics/pin", JSON, RECORD)).await;
+    first.send(post("/topics/pin", JSON, RECORD)).await;
+    assert_eq!(first.reply().await.status, 200);
+    assert!(second.has_nothing());
+    drop(first);
+    assert_eq!(second.reply().await.status, 200);
+}
+
+#[tokio::test]
+async fn requests_may_be_pipelined() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+    client.send(post("/topics/pin", JSON, RECORD).repeat(3)).await;
+    for offset in 0..3 {
+        let reply = client.reply().await;
+        assert!(reply.body.contains(&format!(r#""offset":{offset},"#)), "{}", reply.body);
+    }
+}
+
+#[tokio::test]
+async fn stopping_lets_requests_under_way_finish_and_closes_the_rest() {
+    let server = Server::with(|config| config.server.drain_timeout_ms = NEVER_MS).await;
+    server.log.close_gate();
+    let (mut idle, mut busy) = (server.connect().await, server.connect().await);
+    idle.send("GET /topics HTTP/1.1\r\n\r\n").await;
+    assert_eq!(idle.reply().await.status, 200);
+    busy.send(post("/topics/pin", JSON, RECORD)).await;
+    server.log.append_at_gate().await;
+    server.stop.cancel();
+    assert_eq!(idle.rest().await, "");
+    server.log.open_gate();
+    let reply = busy.reply().await;
+    assert_eq!((reply.status, reply.headers["connection"].as_str()), (200, "close"));
+    let addr = server.addr;
+    server.stopped().await;
+    assert!(TcpStream::connect(addr).await.is_err());
+}
+
+#[tokio::test]
+async fn stopping_cuts_off_what_takes_too_long() {
+    let server = Server::with(|config| config.server.drain_timeout_ms = 50).await;
+    server.log.close_gate();
+    let mut client = server.connect().await;
+    client.send(post("/topics/pin", JSON, RECORD)).await;
+    server.log.append_at_gate().await;
+    server.stop.cancel();
+    assert_eq!(client.rest().await, "");
+    server.stopped().await;
+}
+
+/// A second request that hides in the first, for a proxy that counts bytes in another way,
+/// must reach no handler.
+#[tokio::test]
+async fn no_request_hides_in_another() {
+    let hidden = String::from_utf8(post("/topics/hidden", JSON, RECORD)).unwrap();
+    let visible = "POST /topics/visible HTTP/1.1\r\nHost: a\r\nContent-Type: application/vnd.kafka.json.v2+json\r\n";
+    let n = hidden.len();
+    for (what, request) in [
+        (
+            "length, then chunked",
+            format!("{visible}Content-Length: {n}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"),
+        ),
+        (
+            "chunked, then length",
+            format!("{visible}Transfer-Encoding: chunked\r\nContent-Length: {n}\r\n\r\n0\r\n\r\n{hidden}"),
+        ),
+        ("two lengths", format!("{visible}Content-Length: 0\r\nContent-Length: {n}\r\n\r\n{hidden}")),
+        ("two lengths in one", format!("{visible}Content-Length: 0, {n}\r\n\r\n{hidden}")),
+        ("a length with a sign", format!("{visible}Content-Length: +0\r\n\r\n{hidden}")),
+        ("a length in hexadecimal", format!("{visible}Content-Length: 0x0\r\n\r\n{hidden}")),
+        ("a negative length", format!("{visible}Content-Length: -1\r\n\r\n{hidden}")),
+        ("an unknown encoding", format!("{visible}Transfer-Encoding: xchunked\r\n\r\n{hidden}")),
+        ("chunked, but not last", format!("{visible}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n{hidden}")),
+        (
+            "chunked with a control character",
+            format!("{visible}Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n{hidden}"),
+        ),
+        ("a space before the colon", format!("{visible}Content-Length : {n}\r\n\r\n{hidden}")),
+        ("a folded line", format!("{visible}X: a\r\n Content-Length: {n}\r\n\r\n{hidden}")),
+        ("a negative chunk", format!("{visible}Transfer-Encoding: chunked\r\n\r\n-1\r\n\r\n{hidden}")),
+        (
+            "a chunk size that overflows",
+            format!("{visible}Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n{hidden}"),
+        ),
+        ("a chunk size with junk", format!("{visible}Transfer-Encoding: chunked\r\n\r\n0g\r\n\r\n{hidden}")),
+    ] {
+        let server = Server::start().await;
+        let mut client = server.connect().await;
+        client.send(&request).await;
+        let answers = client.rest().await;
+        assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{what}: {answers}");
+        assert!(answers.starts_with("HTTP/1.1 4"), "{what}: {answers}");
+        assert!(server.log.topic_names().is_empty(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_chunk_extension_without_end_is_refused() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+    let head = "POST /topics/pin HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    client.send(format!("{head}1;{}", "x".repeat(1 << 20))).await;
+    assert!(client.reply().await.status >= 400);
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_served_is_refused_with_advice() {
+    let error = listener::bind("0.0.0.0:8082".parse().unwrap()).await.unwrap_err().to_string();
+    assert!(error.contains("0.0.0.0:8082") && error.contains("no authentication"), "{error}");
+    assert!(error.contains("--listen 127.0.0.1:8082"), "{error}");
+
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap().into_std().unwrap();
+    let addr = taken.local_addr().unwrap();
+    let error = listener::bind(addr).await.unwrap_err().to_string();
+    assert!(error.contains(&addr.to_string()) && error.contains("--listen 127.0.0.1:0"), "{error}");
+}
+
+#[tokio::test]
+async fn a_panic_is_the_answer_500_to_one_request() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+    client.send(post("/topics/panics", JSON, RECORD)).await;
+    let reply = client.reply().await;
+    assert_eq!((reply.status, reply.body.as_str()), (500, r#"{"error_code":500,"message":"Internal Server Error"}"#));
+    assert!(reply.headers.contains_key("x-request-id"));
+    client.send(post("/topics/pin", JSON, RECORD)).await;
+    assert_eq!(client.reply().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_sends_the_body_only_when_told_to_is_told() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+    let head = "POST /topics/pin HTTP/1.1\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n";
+    client.send(format!("{head}Content-Length: {}\r\n\r\n", RECORD.len())).await;
+    assert_eq!(client.head().await.status, 100);
+    client.send(RECORD).await;
+    assert_eq!(client.reply().await.status, 200);
+    // What is too large is refused without asking for it.
+    client.send(format!("{head}Content-Length: {}\r\n\r\n", u32::MAX)).await;
+    assert_eq!(client.reply().await.status, 413);
+}

@@ -1,0 +1,11 @@
+//! The server as its clients see it: over sockets, by bytes.
+#![allow(clippy::unwrap_used)]
+
+mod fakes;
+mod harness;
+
+mod api;
+mod kafka_rest;
+mod listener;
+mod metrics;
+mod orchestrator;
