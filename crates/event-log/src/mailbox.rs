@@ -1,0 +1,160 @@
+//! What waits for a partition's writer, bounded in bytes, and the writer itself while it rests.
+//!
+//! Whoever posts to a resting writer sends it to work on a blocking thread; it takes groups
+//! until nothing waits and lies down again. An idle partition costs no thread.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use model::{LogError, Offset, Timestamp};
+use tokio::{sync::oneshot, task::spawn_blocking};
+
+use crate::writer::{Append, Retained, Writer};
+
+/// After so many groups the writer queues up again for a thread, so that more busy partitions
+/// than threads all get on.
+const GROUPS_PER_SHIFT: usize = 64;
+
+type Reply<T> = oneshot::Sender<Result<T, LogError>>;
+
+pub(crate) enum Message {
+    Append(Append),
+    Trim {
+        before: Offset,
+        reply: Reply<Retained>,
+    },
+    Retain {
+        floor: Offset,
+        now: Timestamp,
+        reply: Reply<Retained>,
+    },
+    /// Nothing is taken after it.
+    Close {
+        reply: Reply<()>,
+    },
+}
+
+pub(crate) struct Mailbox {
+    max_queue_bytes: usize,
+    max_group_bytes: usize,
+    state: Mutex<State>,
+}
+
+struct State {
+    waiting: VecDeque<Message>,
+    /// Of appends that wait or are being written.
+    bytes: usize,
+    resting: Option<Box<Writer>>,
+    /// Why nothing is taken any more.
+    closed: Option<&'static str>,
+}
+
+/// What the writer does next.
+enum Work {
+    Group(Vec<Append>),
+    Other(Message),
+}
+
+impl Mailbox {
+    pub(crate) fn new(writer: Writer, max_queue_bytes: usize, max_group_bytes: usize) -> Self {
+        let state = State { waiting: VecDeque::new(), bytes: 0, resting: Some(Box::new(writer)), closed: None };
+        Self { max_queue_bytes, max_group_bytes, state: Mutex::new(state) }
+    }
+
+    /// Refuses what there is no room for, before anything of it is accepted.
+    pub(crate) fn post(self: &Arc<Self>, message: Message) -> Result<(), LogError> {
+        let mut state = self.lock();
+        if let Some(reason) = state.closed {
+            return Err(LogError::unavailable(reason));
+        }
+        if let Message::Append(append) = &message {
+            if state.bytes + append.size_bytes > self.max_queue_bytes {
+                return Err(LogError::unavailable(format!("{} bytes wait to be written already", state.bytes)));
+            }
+            state.bytes += append.size_bytes;
+        }
+        if matches!(message, Message::Close { .. }) {
+            state.closed = Some("the log is closed");
+        }
+        state.waiting.push_back(message);
+        if let Some(writer) = state.resting.take() {
+            drop(state);
+            Shift { mailbox: Arc::clone(self), writer: Some(writer) }.begin();
+        }
+        Ok(())
+    }
+
+    /// The next work, or `None` after the writer was laid to rest.
+    fn next(&self, writer: &mut Option<Box<Writer>>) -> Option<Work> {
+        let mut state = self.lock();
+        let mut group = Vec::new();
+        let mut group_bytes = 0;
+        while let Some(Message::Append(append)) = state.waiting.front() {
+            if !group.is_empty() && group_bytes + append.size_bytes > self.max_group_bytes {
+                break;
+            }
+            group_bytes += append.size_bytes;
+            let Some(Message::Append(append)) = state.waiting.pop_front() else { break };
+            group.push(append);
+        }
+        if !group.is_empty() {
+            return Some(Work::Group(group));
+        }
+        let other = state.waiting.pop_front();
+        if other.is_none() {
+            state.resting = writer.take();
+        }
+        other.map(Work::Other)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A writer at work.
+struct Shift {
+    mailbox: Arc<Mailbox>,
+    writer: Option<Box<Writer>>,
+}
+
+impl Shift {
+    fn begin(self) {
+        spawn_blocking(move || self.work());
+    }
+
+    fn work(mut self) {
+        for _ in 0..GROUPS_PER_SHIFT {
+            let Some(work) = self.mailbox.next(&mut self.writer) else { return };
+            let writer = self.writer.as_mut().expect("a shift that has work has its writer");
+            match work {
+                Work::Group(group) => {
+                    let n_bytes: usize = group.iter().map(|a| a.size_bytes).sum();
+                    // The room is free before the replies go out: who hears of an append may count on it.
+                    let replies = writer.append(group);
+                    self.mailbox.lock().bytes -= n_bytes;
+                    replies.send();
+                }
+                Work::Other(Message::Trim { before, reply }) => drop(reply.send(writer.trim(before))),
+                Work::Other(Message::Retain { floor, now, reply }) => drop(reply.send(writer.retain(floor, now))),
+                Work::Other(Message::Close { reply }) => drop(reply.send(writer.close())),
+                Work::Other(Message::Append(_)) => unreachable!("appends come in groups"),
+            }
+        }
+        self.begin();
+    }
+}
+
+impl Drop for Shift {
+    /// A writer that did not come to rest was lost to a panic or to the end of the runtime:
+    /// what it had half done is unknown, so nothing more is taken until the next start.
+    fn drop(&mut self) {
+        if self.writer.is_some() {
+            let mut state = self.mailbox.lock();
+            state.closed = Some("the partition's writer was lost; restart the process");
+            state.waiting.clear(); // who waits sees the reply dropped
+        }
+    }
+}
