@@ -44,5 +44,7 @@ pub(crate) fn cache_folder() -> Result<PathBuf> {
 pub(crate) fn real_rows() -> Option<PathBuf> {
     let named = env::var_os("CORKBOARD_REAL_ROWS").map(PathBuf::from);
     let beside = || root().parent().map(|parent| parent.join("shared/data"));
-    named.or_else(beside).filter(|folder| folder.join("pin.jsonl").is_file())
+    // Tests run in the folders of their crates, so that a relative path would mislead them.
+    let folder = named.or_else(beside)?.canonicalize().ok()?;
+    folder.join("pin.jsonl").is_file().then_some(folder)
 }
