@@ -3,7 +3,7 @@
 
 use futures::future::join_all;
 use model::{
-    EventLog, LogError, Offset, OffsetRange, Record, TopicName, TopicPartition, partitioner::partition_of_key,
+    EventLog, Header, LogError, Offset, OffsetRange, Record, TopicName, TopicPartition, partitioner::partition_of_key,
 };
 
 use super::topics::Topic;
@@ -12,6 +12,12 @@ use super::topics::Topic;
 pub(super) struct Addressed {
     pub(super) partition: Option<u32>,
     pub(super) record: Record,
+}
+
+/// What records weigh in memory beside their bytes, which are parts of the body.
+pub(super) fn overhead_bytes(records: &[Addressed]) -> usize {
+    let n_headers: usize = records.iter().map(|r| r.record.headers.len()).sum();
+    size_of_val(records) + n_headers * size_of::<Header>()
 }
 
 /// What became of a request's records.

@@ -88,8 +88,12 @@ impl Doors {
         }
         let format = Format::of(&head.headers, config.strict).ok_or_else(KafkaError::unsupported_media_type)?;
         // The permit is held until the records are in the log.
-        let (body, _permit) = body::read(self, &head.headers, body).await?;
+        let (body, mut permit) = body::read(self, &head.headers, body).await?;
         let mut records = records::read(&body, format, config)?;
+        // Many tiny records weigh more than their text.
+        if !permit.grow(append::overhead_bytes(&records).saturating_sub(body.len())) {
+            return Err(KafkaError::overloaded());
+        }
         let topic = self.topics.find_or_create(topic).await?;
         address(&mut records, &topic, partition)?;
         let appended = append::append(&*self.services.log, &topic, records).await;

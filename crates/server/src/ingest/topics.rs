@@ -54,9 +54,8 @@ impl Topics {
         if let Some(topic) = self.remembered(name) {
             return Ok(Some(topic));
         }
-        let Ok(name) = name.parse::<TopicName>() else { return Ok(None) };
-        let description = self.log.describe().await.map_err(|e| KafkaError::of_log(&e))?;
-        Ok(self.remember(&description, &name))
+        let Ok(name) = name.parse() else { return Ok(None) };
+        Ok(self.look_up(&name).await?.0)
     }
 
     /// The topic, created if it may be.
@@ -65,20 +64,26 @@ impl Topics {
             return Ok(topic);
         }
         let name = name.parse().map_err(|e: InvalidTopicName| KafkaError::invalid_topic(e.to_string()))?;
-        let _creating = self.creating.lock().await;
-        let description = self.log.describe().await.map_err(|e| KafkaError::of_log(&e))?;
-        if let Some(topic) = self.remember(&description, &name) {
+        if let (Some(topic), _) = self.look_up(&name).await? {
             return Ok(topic);
         }
-        self.create(&name, description.topics.len()).await?;
-        let description = self.log.describe().await.map_err(|e| KafkaError::of_log(&e))?;
-        self.remember(&description, &name).ok_or_else(KafkaError::topic_not_found)
-    }
-
-    async fn create(&self, name: &TopicName, n_topics: usize) -> Result<(), KafkaError> {
         if !self.config.auto_create_topics {
             return Err(KafkaError::topic_not_found());
         }
+        let _creating = self.creating.lock().await;
+        match self.look_up(&name).await? {
+            (Some(topic), _) => Ok(topic),
+            (None, n_topics) => self.create(&name, n_topics).await,
+        }
+    }
+
+    /// The topic as the log has it now, and how many topics there are.
+    async fn look_up(&self, name: &TopicName) -> Result<(Option<Arc<Topic>>, usize), KafkaError> {
+        let description = self.log.describe().await.map_err(|e| KafkaError::of_log(&e))?;
+        Ok((self.remember(&description, name), description.topics.len()))
+    }
+
+    async fn create(&self, name: &TopicName, n_topics: usize) -> Result<Arc<Topic>, KafkaError> {
         let limit = self.config.max_topics;
         if n_topics >= limit {
             let message = format!("topic {name} was not created: there are {limit} already (ingest.max_topics)");
@@ -91,7 +96,7 @@ impl Topics {
             Err(LogError::TopicExists(_)) => {}
             Err(e) => return Err(KafkaError::of_log(&e)),
         }
-        Ok(())
+        self.look_up(name).await?.0.ok_or_else(KafkaError::topic_not_found)
     }
 
     pub(super) fn forget(&self, name: &TopicName) {

@@ -247,6 +247,12 @@ impl Client {
         timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await.expect("the server reads").unwrap();
     }
 
+    /// Sends the same again and again.
+    pub(crate) async fn send_until_cut_off(&mut self, bytes: impl AsRef<[u8]>) {
+        let sending = async { while self.stream.write_all(bytes.as_ref()).await.is_ok() {} };
+        timeout(PATIENCE, sending).await.expect("the server cuts the connection off");
+    }
+
     /// The next answer to a request other than HEAD.
     pub(crate) async fn reply(&mut self) -> Reply {
         let mut reply = self.head().await;

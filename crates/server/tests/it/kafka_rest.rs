@@ -429,6 +429,19 @@ async fn bodies_that_find_no_room_are_refused_before_they_are_read() {
 }
 
 #[tokio::test]
+async fn many_tiny_records_are_weighed_by_what_they_take_in_memory() {
+    let server = Server::with(|config| {
+        config.ingest.max_body_bytes = 2000;
+        config.ingest.max_inflight_bytes = 20_000;
+    })
+    .await;
+    let body = |n: usize| format!(r#"{{"records":[{}{{}}]}}"#, "{},".repeat(n - 1));
+    let reply = server.produce("pin", body(500)).await;
+    assert_eq!(reply.status, 503, "{}", reply.body);
+    assert_eq!(server.produce("pin", body(10)).await.status, 200);
+}
+
+#[tokio::test]
 async fn topics_are_created_within_limits_and_only_by_requests_that_make_sense() {
     let body = r#"{"records":[{"value":1}]}"#;
     let server = Server::with(|config| {

@@ -72,6 +72,19 @@ async fn a_slow_answer_is_not_an_idle_connection() {
 }
 
 #[tokio::test]
+async fn a_client_that_takes_no_answers_is_cut_off() {
+    let server = Server::with(|config| {
+        config.server.header_timeout_ms = 50;
+        config.server.idle_timeout_ms = 50;
+    })
+    .await;
+    // Answers that soon fill what lies between the two.
+    server.log.with_topic("pin", 5000);
+    let requests = "GET /topics/pin HTTP/1.1\r\n\r\n".repeat(100);
+    server.connect().await.send_until_cut_off(requests).await;
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_arrive_in_time_is_answered_with_408() {
     let server = Server::with(|config| config.server.body_timeout_ms = 50).await;
     let mut client = server.connect().await;
