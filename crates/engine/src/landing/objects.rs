@@ -3,7 +3,7 @@
 //! offset in a name may be padded to any width, and between objects offsets may be missing.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt,
     fs::File,
     io::Read,
@@ -101,7 +101,7 @@ fn number(digits: &str) -> Option<u64> {
 }
 
 /// The objects of `topics` (all topics if `None`) that may hold records at or after `from`:
-/// those that start there or later, and the last one before, which may reach into it.
+/// those that start there or later and, unless one starts just there, the last one before.
 pub async fn list(
     store: &dyn ObjectStore,
     topics: Option<&BTreeSet<TopicName>>,
@@ -174,20 +174,21 @@ impl Found {
                 }
             };
             let object = LandingObject { partition, start, key, size_bytes: meta.size };
-            if start < next_of(&object.partition) {
-                match before.get(&object.partition) {
-                    Some(other) if other.start == start => self.pass_over_twin(object),
-                    Some(other) if other.start > start => {}
-                    _ => {
-                        before.insert(object.partition.clone(), object);
-                    }
+            if start >= next_of(&object.partition) {
+                match self.objects.entry((object.partition.clone(), start)) {
+                    Entry::Vacant(free) => drop(free.insert(object)),
+                    Entry::Occupied(_) => self.pass_over_twin(object),
                 }
-            } else if self.objects.contains_key(&(object.partition.clone(), start)) {
-                self.pass_over_twin(object);
-            } else {
-                self.objects.insert((object.partition.clone(), start), object);
+                continue;
+            }
+            match before.get(&object.partition) {
+                Some(last) if last.start == start => self.pass_over_twin(object),
+                Some(last) if last.start > start => {}
+                _ => drop(before.insert(object.partition.clone(), object)),
             }
         }
+        // Where an object starts at `next` itself, the one before ends there.
+        before.retain(|partition, _| !self.objects.contains_key(&(partition.clone(), next_of(partition))));
         self.objects.extend(before.into_values().map(|o| ((o.partition.clone(), o.start), o)));
         Ok(())
     }

@@ -54,22 +54,26 @@ impl Temp {
     }
 
     pub(super) fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        journal::note("write", &self.path)?;
         self.file.write_all_at(bytes, position)
     }
 
     /// After an error nobody knows which pages reached the disk: drop the file, never retry.
     pub(super) fn sync(&self) -> io::Result<fs::Metadata> {
+        journal::note("sync file", &self.path)?;
         self.file.sync_data()?;
         self.file.metadata()
     }
 
     /// Gives the file its name; `AlreadyExists` if something has that name.
     pub(super) fn link_as(self, name: &Path) -> io::Result<()> {
+        journal::note("link", name)?;
         fs::hard_link(&self.path, name)
     }
 
     /// Gives the file its name, in place of what had it.
     pub(super) fn rename_to(mut self, name: &Path) -> io::Result<()> {
+        journal::note("rename", name)?;
         fs::rename(&self.path, name)?;
         self.renamed = true;
         Ok(())
@@ -87,21 +91,25 @@ impl Drop for Temp {
 
 /// Makes the names in `folder` durable: what was linked, renamed and unlinked.
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    journal::note("sync folder", folder)?;
     File::open(folder)?.sync_all()
 }
 
 /// Makes the bytes of a file that others may have written durable.
 pub(super) fn sync_file(path: &Path) -> io::Result<()> {
+    journal::note("sync file", path)?;
     File::open(path)?.sync_data()
 }
 
 /// A second name for a file; `AlreadyExists` if something has it.
 pub(super) fn link(from: &Path, to: &Path) -> io::Result<()> {
+    journal::note("link", to)?;
     fs::hard_link(from, to)
 }
 
 /// A second name for a file, in place of what had it.
 pub(super) fn link_over(from: &Path, to: &Path) -> io::Result<()> {
+    journal::note("rename", to)?;
     let folder = to.parent().ok_or(ErrorKind::InvalidInput)?;
     // Only the reserved name is wanted: linking needs it free.
     let reserved = Temp::create(folder)?;
@@ -113,15 +121,18 @@ pub(super) fn link_over(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    journal::note("rename", to)?;
     fs::rename(from, to)
 }
 
 pub(super) fn unlink(path: &Path) -> io::Result<()> {
+    journal::note("unlink", path)?;
     fs::remove_file(path)
 }
 
 /// Creates `folder` if it is missing and makes its name durable. Its parent must be there.
 pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
+    journal::note("make folder", folder)?;
     match fs::create_dir(folder) {
         Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
         _ => {}
@@ -142,6 +153,46 @@ pub(super) fn remove_abandoned(path: &Path) -> io::Result<bool> {
     match file.try_lock() {
         Ok(()) => fs::remove_file(path).map(|()| true).or_else(gone),
         Err(_) => Ok(false),
+    }
+}
+
+/// Outside of tests, nothing is written down.
+#[cfg(not(test))]
+mod journal {
+    pub(super) fn note(_: &str, _: &std::path::Path) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// In tests: the calls of this thread in their order, and the one that is to fail.
+#[cfg(test)]
+pub(super) mod journal {
+    use std::{
+        cell::{Cell, RefCell},
+        io,
+        path::Path,
+    };
+
+    thread_local! {
+        static CALLS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+        static FAILING: Cell<&'static str> = const { Cell::new("") };
+    }
+
+    pub(super) fn note(call: &str, path: &Path) -> io::Result<()> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = if super::is_temp(&name) { "tmp".into() } else { name };
+        CALLS.with_borrow_mut(|calls| calls.push(format!("{call} {name}")));
+        if FAILING.get() == call { Err(io::Error::other("the disk is broken")) } else { Ok(()) }
+    }
+
+    /// The calls since the last time.
+    pub(in crate::store) fn take() -> Vec<String> {
+        CALLS.take()
+    }
+
+    /// Makes every such call fail from now on; none, if empty.
+    pub(in crate::store) fn fail(call: &'static str) {
+        FAILING.set(call);
     }
 }
 

@@ -477,3 +477,131 @@ impl MultipartUpload for Upload {
         blocking(move || state.take().map(drop)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use futures::executor::block_on;
+    use object_store::ObjectStoreExt;
+
+    use super::{durable_fs::journal, *};
+
+    // Without a runtime all work is done on the test's own thread, whose calls are noted.
+
+    fn create(objects: &DurableLocal, key: &str, text: &'static str) -> Result<PutResult> {
+        block_on(objects.put_opts(&Path::from(key), text.into(), PutMode::Create.into()))
+    }
+
+    #[test]
+    fn every_name_is_synced_after_it_was_given_and_never_before_its_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = DurableLocal::open(&folder.path().join("root")).unwrap();
+        let [a, b, c] = ["f/g/a", "f/g/b", "h/c"].map(Path::from);
+        journal::take();
+        let call = |calls: &mut dyn FnMut()| {
+            calls();
+            journal::take()
+        };
+        for (claim, calls, expected) in [
+            (
+                "the first object of a folder",
+                call(&mut || drop(create(&objects, "f/g/a", "A").unwrap())),
+                &[
+                    "make folder f",
+                    "sync folder root",
+                    "make folder g",
+                    "sync folder f",
+                    "write tmp",
+                    "sync file tmp",
+                    "link a",
+                    "sync folder g",
+                ][..],
+            ),
+            (
+                "a further one, over what is there",
+                call(&mut || drop(block_on(objects.put(&b, "B".into())).unwrap())),
+                &["write tmp", "sync file tmp", "rename b", "sync folder g"],
+            ),
+            (
+                "what exists already is made durable before that is told",
+                call(&mut || assert!(matches!(create(&objects, "f/g/a", "x"), Err(Error::AlreadyExists { .. })))),
+                &["write tmp", "sync file tmp", "link a", "sync file a", "sync folder g"],
+            ),
+            (
+                "a rename between folders, the new name first",
+                call(&mut || block_on(objects.rename_if_not_exists(&a, &c)).unwrap()),
+                &[
+                    "sync file a",
+                    "make folder h",
+                    "sync folder root",
+                    "link c",
+                    "sync folder h",
+                    "unlink a",
+                    "sync folder g",
+                ],
+            ),
+            (
+                "a copy over what is there",
+                call(&mut || block_on(objects.copy(&c, &b)).unwrap()),
+                &["sync file c", "rename b", "sync folder g"],
+            ),
+            ("a deletion", call(&mut || block_on(objects.delete(&b)).unwrap()), &["unlink b", "sync folder g"]),
+            (
+                "a multipart upload",
+                call(&mut || {
+                    let mut upload = block_on(objects.put_multipart(&b)).unwrap();
+                    block_on(upload.put_part("1".into())).unwrap();
+                    block_on(upload.put_part("2".into())).unwrap();
+                    block_on(upload.complete()).unwrap();
+                }),
+                &["write tmp", "write tmp", "sync file tmp", "rename b", "sync folder g"],
+            ),
+        ] {
+            assert_eq!(calls, expected, "{claim}");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_synced_is_not_told_as_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = DurableLocal::open(folder.path()).unwrap();
+        create(&objects, "f/before", "").unwrap();
+        for (n, failing) in ["make folder", "write", "sync file", "link", "sync folder"].into_iter().enumerate() {
+            let key = if failing == "make folder" { "new/x".to_owned() } else { format!("f/{n}") };
+            journal::fail(failing);
+            let error = create(&objects, &key, "text").unwrap_err();
+            assert!(error.to_string().contains("the disk is broken"), "{error}");
+            journal::fail("");
+            // Only its folder was not synced: then the object may be there, and whoever tries
+            // again learns of it once it is durable.
+            let again = create(&objects, &key, "text");
+            match failing {
+                "sync folder" => assert!(matches!(again, Err(Error::AlreadyExists { .. }))),
+                _ => drop(again.unwrap()),
+            }
+        }
+        let names = fs::read_dir(folder.path().join("f")).unwrap();
+        assert!(names.flatten().all(|entry| !durable_fs::is_temp(entry.file_name().to_str().unwrap())));
+
+        let mut upload = block_on(objects.put_multipart(&Path::from("f/upload"))).unwrap();
+        block_on(upload.put_part("1".into())).unwrap();
+        journal::fail("sync file");
+        assert!(block_on(upload.complete()).is_err());
+        journal::fail("");
+        assert!(matches!(block_on(objects.head(&Path::from("f/upload"))), Err(Error::NotFound { .. })));
+    }
+
+    #[test]
+    fn a_folder_whose_name_could_not_be_synced_is_synced_before_the_next_object() {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = DurableLocal::open(folder.path()).unwrap();
+        journal::fail("sync folder");
+        assert!(create(&objects, "f/x", "").is_err());
+        journal::fail("");
+        journal::take();
+        create(&objects, "f/x", "").unwrap();
+        assert_eq!(journal::take()[0], "make folder f");
+        assert!(journal::take().is_empty());
+    }
+}
