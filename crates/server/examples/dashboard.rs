@@ -82,6 +82,9 @@ impl Task for Pretends {
         }
         let mut report = Report { did_work: true, ..Report::default() };
         report.add("n_records", 40 + self.n_runs * 17 % 90);
+        if self.name == "landing" {
+            report.add("lag_records", self.n_runs * 37 % 400);
+        }
         report.add("written_bytes", 18_000 + self.n_runs * 3_001);
         if self.name == "landing" && self.n_runs.is_multiple_of(5) {
             report.notices.push("topic lost.things belongs to no stream".to_owned());

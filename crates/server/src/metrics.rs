@@ -22,7 +22,7 @@ use prometheus_client::{
     registry::{Metric, Registry},
 };
 
-use crate::orchestrator::{Handle, State};
+use crate::orchestrator::{Handle, State, is_level};
 
 /// The media type of [`Metrics::scrape`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -93,6 +93,7 @@ pub struct Metrics {
     task_failures: Family<TaskLabels, Counter>,
     task_seconds: Family<TaskLabels, Histogram>,
     task_figures: Family<FigureLabels, Counter>,
+    task_levels: Family<FigureLabels, Gauge>,
     topics: Mutex<HashSet<TopicName>>,
 }
 
@@ -120,6 +121,7 @@ impl Metrics {
             task_failures: registered(r, "task_failures", "Runs of a task that failed"),
             task_seconds: registered_seconds(r, "task_run_seconds", "How long a task's runs took"),
             task_figures: registered(r, "task_figures", "What a task's runs reported, added up"),
+            task_levels: registered(r, "task_levels", "How things stood after a task's last run"),
             topics: Mutex::default(),
             registry,
         }
@@ -161,7 +163,12 @@ impl Metrics {
             return;
         };
         for (&figure, &n) in &report.figures {
-            self.task_figures.get_or_create(&FigureLabels { task, figure }).inc_by(n);
+            let labels = FigureLabels { task, figure };
+            if is_level(figure) {
+                self.task_levels.get_or_create(&labels).set(gauge(n));
+            } else {
+                self.task_figures.get_or_create(&labels).inc_by(n);
+            }
         }
     }
 

@@ -9,4 +9,5 @@ mod schedule;
 mod driver;
 
 pub use driver::{Driver, Handle, RunNowError};
+pub(crate) use history::is_level;
 pub use history::{Outcome, Run, State, TaskStatus, Wake};

@@ -18,7 +18,7 @@ const WIDE = {
     merge: 'M732 250 C900 250 994 246 994 196',
     tail: 'M386 150 H910',
   },
-  labels: { count: [930, 38], merge: [850, 270], tail: [648, 140] },
+  labels: { land: [362, 40], count: [930, 38], merge: [850, 270], tail: [648, 140] },
 };
 const NARROW = {
   size: [380, 690],
@@ -32,7 +32,7 @@ const NARROW = {
     merge: 'M294 452 C294 540 230 540 230 594',
     tail: 'M190 224 V594',
   },
-  labels: { count: [62, 566], merge: [322, 536], tail: [190, 266] },
+  labels: { land: [56, 258], count: [62, 566], merge: [322, 536], tail: [190, 266] },
 };
 
 const TITLES = {
@@ -113,6 +113,9 @@ function show(texts, { perSecond, log, layers, tasks }) {
   const landed = landing?.totals.n_records ?? 0;
   set('landing', landing ? count(landed) : '–');
   note('landing', 'landing', landing ? 'records since the start' : 'not run by this process');
+
+  const waiting = landing?.last_run?.report?.figures.lag_records;
+  set('label-land', waiting > 0 ? `${count(waiting)} waiting` : '');
 
   set('batch', layers ? count(layers.batch) : '–');
   note('batch', 'batch', !layers ? ' ' : layers.batch_age === null ? 'no run yet' : `as of ${ago(layers.batch_age)}`);

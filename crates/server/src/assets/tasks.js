@@ -67,7 +67,7 @@ function show(row, task) {
     worked && h('div', { class: 'small' }, `took ${duration(worked.duration_ms)}`),
   );
 
-  const figures = Object.entries(worked?.report.figures ?? {}).filter(([, n]) => n > 0);
+  const figures = Object.entries(worked?.report.figures ?? {}).filter(([name, n]) => n > 0 && !name.startsWith('lag_'));
   const notices = (task.last_run?.report ?? worked?.report)?.notices ?? [];
   fill(
     row.brought,

@@ -9,7 +9,10 @@ const SCOPES = [
   ['batch', 'Batch', 'what the last batch run took in'],
   ['realtime', 'Real-time', 'what came since the last batch run'],
 ];
-const REFRESH_MS = 5000;
+// A slow view is asked for less often.
+const MIN_REFRESH_MS = 2000;
+const MAX_REFRESH_MS = 60_000;
+const PAUSE_PER_ANSWER = 5;
 const SLOW_MS = 1500;
 const MAX_ROWS = 50;
 
@@ -26,8 +29,7 @@ export function views(onBoundary) {
     for (const view of body.views) known.set(view.name, view);
     if (known.size === 0) return say(byId('answer-state'), 'This pipeline defines no views.');
     fromAddress();
-    drawList();
-    drawScopes();
+    drawChoices();
     ask();
   }
 
@@ -46,27 +48,24 @@ export function views(onBoundary) {
   function choose(change) {
     Object.assign(shown, { all: false, sort: null }, change);
     history.replaceState(null, '', `#${new URLSearchParams({ view: shown.view, scope: shown.scope })}`);
-    drawList();
-    drawScopes();
+    drawChosen();
     ask();
   }
 
-  function drawList() {
-    const item = (view) => {
-      const chosen = view.name === shown.view;
-      const choice = { type: 'button', class: 'view', 'aria-pressed': String(chosen), click: () => choose({ view: view.name }) };
-      return h('button', choice, view.title);
-    };
-    fill(byId('view-list'), [...known.values()].map(item));
-    say(byId('question'), known.get(shown.view).question);
+  // Buttons are made once and pressed later, so that the keyboard stays where it is.
+  function drawChoices() {
+    const choice = (change, properties, title) => h('button', { type: 'button', click: () => choose(change), ...properties }, title);
+    fill(byId('view-list'), [...known.values()].map((v) => choice({ view: v.name }, { class: 'view', 'data-view': v.name }, v.title)));
+    fill(byId('scopes'), SCOPES.map(([name, title, meaning]) => choice({ scope: name }, { title: meaning, 'data-scope': name }, title)));
+    drawChosen();
   }
 
-  function drawScopes() {
-    const item = ([name, title, meaning]) => {
-      const pressed = String(name === shown.scope);
-      return h('button', { type: 'button', title: meaning, 'aria-pressed': pressed, click: () => choose({ scope: name }) }, title);
-    };
-    fill(byId('scopes'), SCOPES.map(item));
+  function drawChosen() {
+    for (const button of document.querySelectorAll('#view-list button, #scopes button')) {
+      const { view, scope } = button.dataset;
+      button.setAttribute('aria-pressed', String(view ? view === shown.view : scope === shown.scope));
+    }
+    say(byId('question'), known.get(shown.view).question);
     const links = ['csv', 'json', 'arrow'].map((format) => {
       const address = `/api/views/${encodeURIComponent(shown.view)}?${new URLSearchParams({ scope: shown.scope, format })}`;
       return h('a', { href: address }, format === 'arrow' ? 'Arrow' : format.toUpperCase());
@@ -99,7 +98,9 @@ export function views(onBoundary) {
       refuse('the server does not answer');
     }
     asking = null;
-    timer = setTimeout(() => (document.hidden ? waitUntilSeen() : ask()), REFRESH_MS);
+    const pause_ms = (Date.now() - shown.asked_at) * PAUSE_PER_ANSWER;
+    const refresh_ms = Math.min(MAX_REFRESH_MS, Math.max(MIN_REFRESH_MS, pause_ms));
+    timer = setTimeout(() => (document.hidden ? waitUntilSeen() : ask()), refresh_ms);
   }
 
   function waitUntilSeen() {
@@ -249,7 +250,7 @@ function emptiness(boundary) {
       'div',
       { class: 'empty' },
       h('p', {}, boundary.scope === 'realtime' ? 'Nothing has come since the last batch run.' : 'There are no posts yet. To let some arrive, run in another terminal:'),
-      boundary.scope !== 'realtime' && h('code', {}, 'corkboard emulate'),
+      boundary.scope !== 'realtime' && h('code', {}, `corkboard emulate --url ${location.origin} --user-id me --rate 100`),
     );
   }
   return h('div', { class: 'empty' }, h('p', {}, 'No record answers this question yet.'));

@@ -73,12 +73,18 @@ pub struct TaskStatus {
     pub last_run: Option<Run>,
     /// The newest failure, kept after later successes.
     pub last_error: Option<LastError>,
-    /// What the runs of this process reported, added up.
+    /// What the runs of this process reported, added up; without levels.
     pub totals: BTreeMap<&'static str, u64>,
     /// Runs that did work or failed, oldest first.
     pub history: VecDeque<Run>,
     #[serde(skip)]
     max_history_runs: usize,
+}
+
+/// Whether a figure says how things stand, as `lag_records` does, and not what a run did;
+/// levels of several runs make no sum.
+pub(crate) fn is_level(figure: &str) -> bool {
+    figure.starts_with("lag_")
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -126,7 +132,7 @@ impl TaskStatus {
             Outcome::Report(report) => {
                 self.n_failures_in_a_row = 0;
                 self.last_success_ms = Some(at.0);
-                for (&figure, &n) in &report.figures {
+                for (&figure, &n) in report.figures.iter().filter(|(figure, _)| !is_level(figure)) {
                     let total = self.totals.entry(figure).or_default();
                     *total = total.saturating_add(n);
                 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use model::{Scope, TopicName};
+use model::{Report, Scope, TopicName};
 use server::{metrics::Metrics, orchestrator::Handle};
 
 use crate::fakes::CountingLog;
@@ -19,6 +19,13 @@ async fn counts_are_kept_by_route_topic_reason_and_view() {
     metrics.appended(&pin, 1, 100);
     metrics.refused("too_large");
     metrics.inflight_bytes.set(77);
+    for lag_records in [40, 30] {
+        let mut report = Report::default();
+        report.add("lag_records", lag_records);
+        report.add("n_records", 5);
+        metrics.task_ran("landing", Some(&report), Duration::from_millis(9));
+    }
+    metrics.task_ran("landing", None, Duration::from_millis(9));
     metrics.view_answered("posts_per_category", Scope::Merged, Duration::from_millis(30));
     let text = metrics.scrape(&*CountingLog::with(&[("0a3.pin", &[9])]), &Handle::default()).await;
     for line in [
@@ -30,6 +37,11 @@ async fn counts_are_kept_by_route_topic_reason_and_view() {
         "corkboard_refused_requests_total{reason=\"too_large\"} 1",
         "corkboard_ingest_inflight_bytes 77",
         "corkboard_view_query_seconds_count{view=\"posts_per_category\",scope=\"merged\"} 1",
+        "corkboard_task_runs_total{task=\"landing\"} 3",
+        "corkboard_task_failures_total{task=\"landing\"} 1",
+        "corkboard_task_run_seconds_count{task=\"landing\"} 3",
+        "corkboard_task_figures_total{task=\"landing\",figure=\"n_records\"} 10",
+        "corkboard_task_levels{task=\"landing\",figure=\"lag_records\"} 30",
         "corkboard_log_up 1",
         "corkboard_log_start_offset{topic=\"0a3.pin\",partition=\"0\"} 0",
         "corkboard_log_end_offset{topic=\"0a3.pin\",partition=\"0\"} 9",
