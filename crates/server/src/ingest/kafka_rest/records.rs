@@ -355,3 +355,58 @@ fn shortened(text: &str) -> Cow<'_, str> {
         None => Cow::Borrowed(text),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use model::config::Config;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Bodies that are right but for a few bytes.
+    fn body() -> impl Strategy<Value = Vec<u8>> {
+        let right = json!({
+            "key_schema": null,
+            "records": [
+                { "key": "Zm9v", "value": "YmFy", "partition": 0 },
+                { "value": { "a": [1, 2.5, "\u{1f600} \"x\" \\ \n"], "b": null }, "timestamp": 1 },
+                { "value": [], "headers": [{ "name": "n", "value": "Zm9v" }] },
+            ],
+        });
+        let mutation = (any::<prop::sample::Index>(), 0..4_usize, prop::collection::vec(any::<u8>(), 0..4));
+        prop::collection::vec(mutation, 0..4).prop_map(move |mutations| {
+            let mut body = right.to_string().into_bytes();
+            for (at, n_removed, added) in mutations {
+                let start = at.index(body.len() + 1);
+                let end = body.len().min(start + n_removed);
+                body.splice(start..end, added);
+            }
+            body
+        })
+    }
+
+    /// What serde_json reads in the same place; None where it cannot say.
+    fn values_of(body: &[u8]) -> Option<Vec<Value>> {
+        let mut parsed: Value = serde_json::from_slice(body).ok()?;
+        Some(parsed["records"].as_array_mut()?.iter_mut().map(|r| r["value"].take()).collect())
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_is_refused_or_stored_with_its_meaning(body in body()) {
+            let (body, config) = (Bytes::from(body), Config::defaults().ingest);
+            for format in [Format::Json, Format::Binary, Format::Schema("avro")] {
+                let read = read(&body, format, &config);
+                let (Format::Json, Ok(records)) = (format, read) else { continue };
+                let stored = records.iter().map(|r| r.record.value.as_deref().unwrap_or(b"null"));
+                let stored: Result<Vec<Value>, _> = stored.map(serde_json::from_slice).collect();
+                if let (Ok(stored), Some(sent)) = (stored, values_of(&body)) {
+                    prop_assert_eq!(stored, sent);
+                }
+            }
+        }
+    }
+}
