@@ -158,5 +158,9 @@ async function runNow(name) {
   }
 }
 
+function loadViews() {
+  parts.views.load().catch(() => setTimeout(loadViews, 3 * POLL_MS));
+}
+
 poll();
-parts.views.load().catch(() => setTimeout(() => parts.views.load(), 3000));
+loadViews();

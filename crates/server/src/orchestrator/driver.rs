@@ -275,7 +275,9 @@ impl Worker {
     fn succeeded(&mut self, mut report: Report) -> Outcome {
         self.retry_at = None;
         report.notices.truncate(MAX_NOTICES);
-        for notice in &report.notices {
+        // Told once, not with every run that finds things as they were.
+        let told = self.slot.status().notices().to_vec();
+        for notice in report.notices.iter().filter(|n| !told.contains(n)) {
             tracing::warn!(task = self.slot.name, "{notice}");
         }
         if report.did_work {

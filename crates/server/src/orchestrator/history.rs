@@ -155,6 +155,14 @@ impl TaskStatus {
         self.last_run = Some(run);
     }
 
+    /// What the last run wanted people to see.
+    pub(super) fn notices(&self) -> &[String] {
+        match self.last_run.as_ref().map(|run| &run.outcome) {
+            Some(Outcome::Report(report)) => &report.notices,
+            _ => &[],
+        }
+    }
+
     pub(super) fn stops(&mut self) {
         self.state = State::Stopped;
         self.running_since_ms = None;
