@@ -158,6 +158,7 @@ impl Connection {
                 }
                 () = stopped.as_mut(), if !is_stopping => {
                     is_stopping = true;
+                    activity.server_stops();
                     connection.as_mut().graceful_shutdown();
                 }
                 () = alarm.as_mut() => match self.limits.alarm(activity.deadline()) {

@@ -108,6 +108,13 @@ impl Activity {
         self.enter(CLOSING);
     }
 
+    /// The server stops. Whoever has its answer and is still there has also sent its body.
+    pub(super) fn server_stops(&self) {
+        if self.phase.load(Relaxed) == IDLE {
+            self.body_is_open.store(false, Relaxed);
+        }
+    }
+
     pub(super) fn body_is_open(&self) -> bool {
         self.body_is_open.load(Relaxed)
     }

@@ -10,6 +10,9 @@ const RECORD: &str = r#"{"records":[{"value":1}]}"#;
 /// Long enough that only a failing test meets it.
 const NEVER_MS: u64 = 3_600_000;
 
+/// Short, and yet long enough for a client that has to be quicker on a busy machine.
+const SOON_MS: u64 = 400;
+
 #[tokio::test]
 async fn a_connection_that_sends_no_whole_head_is_closed_without_an_answer() {
     for sent in ["", "G", "POST /topics/pin HTTP/1.1\r\nHost: lo"] {
@@ -27,7 +30,7 @@ async fn a_connection_that_sends_no_whole_head_is_closed_without_an_answer() {
 #[tokio::test]
 async fn a_head_may_not_take_longer_on_a_kept_connection_either() {
     let server = Server::with(|config| {
-        config.server.header_timeout_ms = 50;
+        config.server.header_timeout_ms = SOON_MS;
         config.server.idle_timeout_ms = NEVER_MS;
     })
     .await;
@@ -58,8 +61,8 @@ async fn an_idle_connection_is_closed() {
 #[tokio::test]
 async fn a_slow_answer_is_not_an_idle_connection() {
     let server = Server::with(|config| {
-        config.server.header_timeout_ms = 20;
-        config.server.idle_timeout_ms = 20;
+        config.server.header_timeout_ms = SOON_MS;
+        config.server.idle_timeout_ms = SOON_MS;
     })
     .await;
     server.log.close_gate();
@@ -162,6 +165,21 @@ async fn stopping_lets_requests_under_way_finish_and_closes_the_rest() {
     let addr = server.addr;
     server.stopped().await;
     assert!(TcpStream::connect(addr).await.is_err());
+}
+
+#[tokio::test]
+async fn stopping_waits_for_nobody_who_has_an_answer() {
+    let server = Server::with(|config| {
+        config.server.header_timeout_ms = NEVER_MS;
+        config.server.drain_timeout_ms = NEVER_MS;
+    })
+    .await;
+    let mut client = server.connect().await;
+    // Refused without a look at the body, which came along.
+    client.send(post("/topics/pin", "text/plain", RECORD)).await;
+    assert_eq!(client.reply().await.status, 415);
+    server.stop.cancel();
+    server.stopped().await;
 }
 
 #[tokio::test]
