@@ -145,12 +145,14 @@ impl Hint {
     }
 }
 
-/// One run's view: figures so far, and the marker once it was needed.
+/// What one run found so far; the marker once it was needed.
 struct Run<'a> {
     log_id: LogId,
     stop: &'a Stop,
     report: Report,
     marker: Option<Marker>,
+    /// The landing folder is not for this log: no partition can be landed.
+    is_refused: bool,
 }
 
 #[async_trait]
@@ -161,16 +163,18 @@ impl Task for Landing {
 
     async fn run(&mut self, stop: &Stop) -> anyhow::Result<Report> {
         let log = self.log.describe().await.context("the log does not tell its topics")?;
-        let mut run = Run { log_id: log.id, stop, report: Report::default(), marker: None };
+        let mut run = Run { log_id: log.id, stop, report: Report::default(), marker: None, is_refused: false };
         let mut waiting = Vec::new();
         for partition in log.partitions() {
             if stop.is_cancelled() {
                 break;
             }
-            if let Err(problem) = self.land(&partition, &mut run).await {
-                self.hints.remove(&partition);
-                waiting.push((partition, problem));
+            let Err(problem) = self.land(&partition, &mut run).await else { continue };
+            self.hints.remove(&partition);
+            if run.is_refused {
+                return Err(problem);
             }
+            waiting.push((partition, problem));
         }
         let report = Report { did_work: run.report.get("n_objects") > 0, ..run.report };
         if waiting.is_empty() {
@@ -197,9 +201,10 @@ impl Landing {
             let still_known = known.filter(|_| self.hints.contains_key(partition));
             let mut hint = match still_known {
                 Some(hint) if self.is_there(partition, hint.last).await? => hint,
-                _ => self.ask_store(partition, bounds, now, run).await?,
+                _ => self.ask_store(partition, now, run).await?,
             };
-            check_range(partition, hint.position, bounds)?;
+            // Asked again: another lander may have landed what came after the first answer.
+            check_range(partition, hint.position, self.log.bounds(partition).await?)?;
             let is_idle = self.is_idle(&hint, now);
             self.write_due(partition, &mut hint, is_idle, run).await?;
             hint.look_at = now + look_interval;
@@ -228,7 +233,9 @@ impl Landing {
         if run.marker.is_some() {
             return Ok(());
         }
-        let (marker, is_new) = marker::admit(&*self.store.objects(), run.log_id).await?;
+        let admitted = marker::admit(&*self.store.objects(), run.log_id).await;
+        run.is_refused = admitted.is_err();
+        let (marker, is_new) = admitted?;
         if is_new {
             self.hints.clear();
         }
@@ -248,13 +255,7 @@ impl Landing {
     }
 
     /// Where the partition goes on: after its last object, which must hold what the log holds.
-    async fn ask_store(
-        &self,
-        partition: &TopicPartition,
-        bounds: Bounds,
-        now: Duration,
-        run: &mut Run<'_>,
-    ) -> anyhow::Result<Hint> {
+    async fn ask_store(&self, partition: &TopicPartition, now: Duration, run: &mut Run<'_>) -> anyhow::Result<Hint> {
         let listing = objects::list_from(&*self.store.objects(), partition, Offset(u64::MAX)).await?;
         run.report.notices.extend(listing.foreign.iter().map(ToString::to_string));
         if listing.n_foreign > listing.foreign.len() {
@@ -268,7 +269,8 @@ impl Landing {
         // Only names of our width can be asked for again.
         let is_ours = |o: &&LandingObject| o.key == objects::key_of(partition, o.start);
         let last = listing.objects.last().filter(is_ours).map(|o| o.start);
-        Ok(Hint { position, last, log_end: bounds.end, grown_at: now, look_at: now })
+        let log_end = self.log.bounds(partition).await?.end;
+        Ok(Hint { position, last, log_end, grown_at: now, look_at: now })
     }
 
     /// Cuts and writes objects from the hint's position on; the last, open one only if
