@@ -1,0 +1,4 @@
+//! The engine at its boundaries.
+
+mod landing;
+mod store;
