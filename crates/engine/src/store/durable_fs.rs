@@ -130,17 +130,22 @@ pub(super) fn unlink(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
-/// Creates `folder` if it is missing and makes its name durable. Its parent must be there.
+/// Creates `folder` if it is missing and makes its name durable. Its parent must be there. The
+/// name of a folder that is there is synced as well, since whoever made it may have been
+/// killed; unless its parent may not be read: then it is none of ours.
 pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
     journal::note("make folder", folder)?;
-    match fs::create_dir(folder) {
-        Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
-        _ => {}
-    }
+    let is_new = match fs::create_dir(folder) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists && !folder.is_dir() => return Err(e),
+        created => created.is_ok(),
+    };
     if !fs::symlink_metadata(folder)?.is_dir() {
         return Err(io::Error::new(ErrorKind::NotADirectory, "not a folder, or a symbolic link to one"));
     }
-    sync_folder(folder.parent().ok_or(ErrorKind::InvalidInput)?)
+    match sync_folder(folder.parent().ok_or(ErrorKind::InvalidInput)?) {
+        Err(e) if e.kind() == ErrorKind::PermissionDenied && !is_new => Ok(()),
+        synced => synced,
+    }
 }
 
 /// Removes a temporary file that no living process holds.
