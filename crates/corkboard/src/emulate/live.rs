@@ -30,7 +30,7 @@ pub struct Counters {
     pub posts: u64,
     /// Records acknowledged.
     pub records: u64,
-    /// Requests sent, retries among them.
+    /// Requests tried, retries among them.
     pub requests: u64,
     /// Records given up.
     pub errors: u64,

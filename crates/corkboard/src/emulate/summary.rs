@@ -60,7 +60,7 @@ pub struct Summary {
     pub posts: u64,
     /// Records acknowledged.
     pub records: u64,
-    /// Requests sent, retries among them.
+    /// Requests tried, retries among them.
     pub requests: u64,
     /// Records given up, by what went wrong.
     pub errors: BTreeMap<String, u64>,

@@ -17,7 +17,10 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use model::Stop;
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpListener,
+};
 
 #[derive(Clone, Debug)]
 struct Arrived {
@@ -287,6 +290,31 @@ async fn connections_that_the_server_closes_are_opened_again() {
     let (summary, _) = finish(EmulateArgs { count: 3, ..server.options() }).await;
     assert_eq!((summary.posts, summary.requests, summary.retries), (3, 9, 0));
     assert_eq!(server.arrived().iter().map(|a| a.connection).collect::<Vec<_>>(), (0..9).collect::<Vec<_>>());
+}
+
+/// Answers one request per connection and closes it without a word, as an idle server does.
+async fn answer_once_per_connection(listener: TcpListener) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = BufReader::new(stream);
+        let (mut line, mut length) = (String::new(), 0);
+        while stream.read_line(&mut line).await.unwrap() > 2 {
+            length = line.strip_prefix("content-length: ").map_or(length, |n| n.trim().parse().unwrap());
+            line.clear();
+        }
+        stream.read_exact(&mut vec![0; length]).await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn connections_that_end_without_a_word_lose_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(answer_once_per_connection(listener));
+    let (summary, _) = finish(EmulateArgs { count: 20, backoff_ms: 0, ..EmulateArgs::new(&url, "0a3") }).await;
+    assert_eq!((summary.posts, summary.records, summary.n_errors()), (20, 60, 0));
+    server.abort();
 }
 
 #[tokio::test]
