@@ -22,7 +22,7 @@ use tokio::{
 use crate::{
     files::Files,
     format::{self, EncodedBatch},
-    fs::{Access, Disk, FileSystem},
+    fs::{self, Access, Disk, FileSystem},
     mailbox::{Mailbox, Message},
     meta::{FORMAT_VERSION, Meta},
     partition::Partition,
@@ -101,7 +101,7 @@ impl EmbeddedLog {
         check(config, max_record_bytes)?;
         let io_error = |what: String| move |source| OpenError::Io { what, source };
         Meta::read(&*fs, dir)?; // a newer version's folder is left as it is
-        fs.create_dir(dir).map_err(io_error(format!("cannot make {}", dir.display())))?;
+        fs::create_dir_all(&*fs, dir).map_err(io_error(format!("cannot make {}", dir.display())))?;
         let lock = fs.lock(&dir.join(LOCK_FILE_NAME)).map_err(io_error(format!("cannot lock {}", dir.display())))?;
         let Some(lock) = lock else { return Err(OpenError::Locked { dir: dir.to_owned() }) };
 
@@ -209,9 +209,6 @@ fn begin(fs: &dyn FileSystem, dir: &Path) -> Result<Meta, OpenError> {
     }
     meta.closed = false;
     meta.write(fs, dir).map_err(io_error)?;
-    if let Some(parent) = dir.parent() {
-        fs.sync_dir(parent).map_err(io_error)?;
-    }
     Ok(meta)
 }
 
@@ -255,18 +252,17 @@ impl Inner {
         let mut meta = held.clone();
         meta.topics.insert(topic.clone(), n_partitions);
         let fs = &*self.files.fs;
-        let folders = (0..n_partitions).map(|p| self.dir.join(TopicPartition::new(topic.clone(), p).to_string()));
+        let mut folders = (0..n_partitions).map(|p| self.dir.join(TopicPartition::new(topic.clone(), p).to_string()));
         let created = folders
-            .map(|dir| {
+            .try_for_each(|dir| {
                 fs.create_dir(&dir)?;
-                // Another topic's folder cannot have this name; files in it are nobody's.
-                if fs.list(&dir)?.is_empty() {
-                    Ok(())
-                } else {
-                    Err(io::Error::other(format!("{} is not empty", dir.display())))
+                // No other topic's folder has this name: what is in it belongs to nobody, or to
+                // a topic that `meta.json` forgot.
+                match fs.list(&dir)?.is_empty() {
+                    true => Ok(()),
+                    false => Err(io::Error::other(format!("{} is not empty", dir.display()))),
                 }
             })
-            .collect::<io::Result<()>>()
             .and_then(|()| fs.sync_dir(&self.dir))
             .and_then(|()| meta.write(fs, &self.dir));
         let failed = |e: io::Error| LogError::Unavailable {

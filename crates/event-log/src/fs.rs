@@ -43,7 +43,7 @@ pub trait Lock: Send + Sync {}
 pub trait FileSystem: Send + Sync + 'static {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
 
-    /// Makes the folder and those above it; it may exist already.
+    /// Makes the folder in one that exists; it may exist already itself.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
@@ -99,7 +99,10 @@ impl FileSystem for Disk {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+        match fs::create_dir(path) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            created => created,
+        }
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
@@ -135,19 +138,24 @@ impl FileSystem for Disk {
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Box::new(DiskLock { _file: file }))),
+            Ok(()) => Ok(Some(Box::new(DiskLock(file)))),
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(e) => Err(e.into()),
         }
     }
 }
 
-/// `flock` ends with the open file.
-struct DiskLock {
-    _file: fs::File,
-}
+struct DiskLock(fs::File);
 
 impl Lock for DiskLock {}
+
+impl Drop for DiskLock {
+    /// Closing alone would leave the lock to a child process that is just being started and
+    /// still has a copy of the descriptor.
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
 
 struct DiskFile(fs::File);
 
@@ -208,6 +216,21 @@ impl File for DiskFile {
     fn forget_cache(&self) -> io::Result<()> {
         Ok(fadvise(&self.0, 0, None, Advice::DontNeed)?)
     }
+}
+
+/// Makes the folder and those above it that are missing; when it returns they are on stable
+/// storage.
+pub(crate) fn create_dir_all(fs: &dyn FileSystem, dir: &Path) -> io::Result<()> {
+    let Some(parent) = dir.parent() else { return Ok(()) };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    match fs.create_dir(dir) {
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            create_dir_all(fs, parent)?;
+            fs.create_dir(dir)?;
+        }
+        created => created?,
+    }
+    fs.sync_dir(parent)
 }
 
 /// Replaces the file at `path` as one step: the old content or the new one, whatever happens.

@@ -109,6 +109,16 @@ impl Mailbox {
         other.map(Work::Other)
     }
 
+    /// Frees the room of what was written, and lays the writer to rest if nothing waits.
+    fn settle(&self, n_bytes: usize, writer: &mut Option<Box<Writer>>) -> bool {
+        let mut state = self.lock();
+        state.bytes -= n_bytes;
+        if state.waiting.is_empty() {
+            state.resting = writer.take();
+        }
+        writer.is_none()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -129,21 +139,37 @@ impl Shift {
         for _ in 0..GROUPS_PER_SHIFT {
             let Some(work) = self.mailbox.next(&mut self.writer) else { return };
             let writer = self.writer.as_mut().expect("a shift that has work has its writer");
-            match work {
-                Work::Group(group) => {
-                    let n_bytes: usize = group.iter().map(|a| a.size_bytes).sum();
-                    // The room is free before the replies go out: who hears of an append may count on it.
-                    let replies = writer.append(group);
-                    self.mailbox.lock().bytes -= n_bytes;
-                    replies.send();
-                }
-                Work::Other(Message::Trim { before, reply }) => drop(reply.send(writer.trim(before))),
-                Work::Other(Message::Retain { floor, now, reply }) => drop(reply.send(writer.retain(floor, now))),
-                Work::Other(Message::Close { reply }) => drop(reply.send(writer.close())),
-                Work::Other(Message::Append(_)) => unreachable!("appends come in groups"),
+            let (n_bytes, answer) = work.perform(writer);
+            // First the room is free and the writer at rest if nothing waits, then the answers
+            // go out: who hears of an append may count on both.
+            let is_done = self.mailbox.settle(n_bytes, &mut self.writer);
+            if is_done {
+                drop(self);
+                return answer();
             }
+            answer();
         }
         self.begin();
+    }
+}
+
+impl Work {
+    /// Gives the bytes that were written, and what tells the callers.
+    fn perform(self, writer: &mut Writer) -> (usize, Box<dyn FnOnce()>) {
+        fn answer<T: 'static>(reply: Reply<T>, result: Result<T, LogError>) -> (usize, Box<dyn FnOnce()>) {
+            (0, Box::new(move || drop(reply.send(result))))
+        }
+        match self {
+            Self::Group(group) => {
+                let n_bytes = group.iter().map(|a| a.size_bytes).sum();
+                let replies = writer.append(group);
+                (n_bytes, Box::new(move || replies.send()))
+            }
+            Self::Other(Message::Trim { before, reply }) => answer(reply, writer.trim(before)),
+            Self::Other(Message::Retain { floor, now, reply }) => answer(reply, writer.retain(floor, now)),
+            Self::Other(Message::Close { reply }) => answer(reply, writer.close()),
+            Self::Other(Message::Append(_)) => unreachable!("appends come in groups"),
+        }
     }
 }
 

@@ -204,7 +204,7 @@ pub(crate) fn scan(partition: &Partition, segment: &Segment, from: &Mark, size: 
 }
 
 /// Whether what stands before this walk's next batch was synced, judging by the group commits
-/// from that batch on and by the group that the damaged place claims (0: nothing was written).
+/// from that batch on and by the group that the damaged place claims.
 fn was_synced(mut walk: Walk<'_>, claimed_group: u32) -> io::Result<bool> {
     let mut following = None;
     loop {
@@ -219,5 +219,8 @@ fn was_synced(mut walk: Walk<'_>, claimed_group: u32) -> io::Result<bool> {
             Found::Damaged(_) | Found::End => break,
         }
     }
-    Ok(claimed_group != 0 && following != Some(claimed_group))
+    // Of a write that was cut short any block may be missing, and then reads as zeros.
+    let written = following.unwrap_or_default().to_be_bytes();
+    let is_part_of_it = claimed_group.to_be_bytes().iter().zip(written).all(|(c, w)| *c == 0 || *c == w);
+    Ok(!is_part_of_it)
 }

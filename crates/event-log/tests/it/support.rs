@@ -84,7 +84,7 @@ pub(crate) async fn read_over_damage(log: &dyn EventLog, partition: &TopicPartit
     let Bounds { start, end } = log.bounds(partition).await.unwrap();
     let (mut next, mut reading) = (start, Reading::default());
     while next < end {
-        match log.fetch(partition, next, 3000).await {
+        match log.fetch(partition, next, 20_000).await {
             Ok(records) => {
                 assert!(!records.is_empty(), "nothing at {next} below the end {end}");
                 for stored in records {

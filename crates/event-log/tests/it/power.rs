@@ -1,0 +1,117 @@
+//! The power fails at every single change that a run makes to the file system, and again while
+//! the log recovers from that. What was acknowledged is there; nothing else is but what was
+//! appended; nothing is called corrupt.
+
+use std::{path::Path, sync::Arc};
+
+use event_log::EmbeddedLog;
+use futures::future::join_all;
+use model::{EventLog, LogError, Offset, Timestamp};
+
+use crate::{
+    sim::{Random, Sim},
+    support::{check_all, open_on, partition, records},
+};
+
+const DIR: &str = "/data/log";
+
+/// What was acknowledged before the power went.
+#[derive(Debug, Default)]
+struct Acknowledged {
+    topics: Vec<&'static str>,
+    ends: [u64; 2],
+    starts: [u64; 2],
+}
+
+/// Two openings with everything in between that writes: topics, appends by group and over
+/// segment borders, trims, retention, an orderly close.
+async fn run(sim: &Arc<Sim>) -> (Acknowledged, Result<(), LogError>) {
+    let mut acknowledged = Acknowledged::default();
+    let outcome = run_into(sim, &mut acknowledged).await;
+    (acknowledged, outcome)
+}
+
+async fn run_into(sim: &Arc<Sim>, acknowledged: &mut Acknowledged) -> Result<(), LogError> {
+    let open = || open_on(Arc::clone(sim) as _, Path::new(DIR)).map_err(|e| LogError::unavailable(e.to_string()));
+    let log = open()?;
+    log.create_topic(&"t".parse().unwrap(), 2).await?;
+    acknowledged.topics.push("t");
+    append_some(&log, acknowledged, 6).await?;
+    log.create_topic(&"u".parse().unwrap(), 1).await?;
+    acknowledged.topics.push("u");
+    log.trim(&partition("t-0"), Offset(acknowledged.ends[0] / 2)).await?;
+    acknowledged.starts[0] = acknowledged.ends[0] / 2;
+    append_some(&log, acknowledged, 4).await?;
+    log.close().await?;
+
+    let log = open()?;
+    append_some(&log, acknowledged, 3).await?;
+    let floors = [(partition("t-1"), Offset(acknowledged.ends[1]))].into();
+    log.retain(&floors, Timestamp(0)).await?;
+    append_some(&log, acknowledged, 2).await
+}
+
+/// Groups of three appends each, to both partitions.
+async fn append_some(log: &EmbeddedLog, acknowledged: &mut Acknowledged, n_groups: u64) -> Result<(), LogError> {
+    for group in 0..n_groups {
+        for (p, t) in [(0, partition("t-0")), (1, partition("t-1"))] {
+            let end = acknowledged.ends[p];
+            let n = 5 + 13 * group;
+            let ranges = [end..end + n, end + n..end + n + 1, end + n + 1..end + 2 * n];
+            // Polled in this order, so that they stand in this order.
+            let appends = ranges.into_iter().map(|r| log.append(&t, records(r)));
+            for range in join_all(appends).await {
+                acknowledged.ends[p] = range?.end.0;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn check(sim: &Arc<Sim>, acknowledged: &Acknowledged, what: &str) {
+    let log = open_on(Arc::clone(sim) as _, Path::new(DIR)).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let description = log.describe().await.unwrap();
+    for topic in &acknowledged.topics {
+        assert!(description.topics.contains_key(*topic), "{what}: topic {topic} is lost");
+    }
+    for id in description.partitions() {
+        let bounds = check_all(&log, &id).await;
+        if id.topic.as_str() == "t" {
+            let p = id.partition as usize;
+            assert!(bounds.end.0 >= acknowledged.ends[p], "{what}: {id} ends at {}: {acknowledged:?}", bounds.end);
+            assert!(bounds.start.0 >= acknowledged.starts[p], "{what}: a trim of {id} is undone");
+            assert!(bounds.start <= bounds.end);
+        }
+        let range = log.append(&id, records(bounds.end.0..bounds.end.0 + 40)).await.unwrap();
+        assert_eq!(range.start, bounds.end);
+        check_all(&log, &id).await;
+    }
+}
+
+#[tokio::test]
+async fn a_power_cut_at_any_moment_loses_nothing_acknowledged() {
+    let sim = Sim::new();
+    let (acknowledged, outcome) = run(&sim).await;
+    outcome.unwrap();
+    let n_changes = sim.n_changes();
+    assert!(acknowledged.ends[0] > 500 && n_changes > 200, "{n_changes} changes, {acknowledged:?}");
+    // How appends fall into groups differs from run to run, and with it the number of changes.
+    for at in 1.. {
+        let sim = Sim::new();
+        sim.power_fails_at(at);
+        let (acknowledged, _) = run(&sim).await;
+        if sim.n_changes() < at {
+            break;
+        }
+        let what = format!("power cut at change {at} of about {n_changes}");
+        check(&sim.after_power_cut(at), &acknowledged, &what).await;
+
+        // Once more, somewhere in the recovery or shortly after it.
+        let again = sim.after_power_cut(at + n_changes);
+        again.power_fails_at(1 + Random(at).below(20));
+        if let Ok(log) = open_on(Arc::clone(&again) as _, Path::new(DIR)) {
+            let _ = log.trim(&partition("t-0"), Offset(acknowledged.starts[0])).await;
+        }
+        check(&again.after_power_cut(at), &acknowledged, &format!("{what}, and again")).await;
+    }
+}
