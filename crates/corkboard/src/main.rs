@@ -1,1 +1,7 @@
-fn main() {}
+//! `corkboard`: see `cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    corkboard::cli::main()
+}

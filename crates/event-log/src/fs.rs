@@ -83,7 +83,8 @@ pub trait File: Send + Sync {
     /// system cannot, nothing happens.
     fn allocate(&self, size: u64) -> io::Result<()>;
 
-    /// Asks that later reads come from the device and not from memory.
+    /// Asks that later reads come from the device and not from memory, but for what is still
+    /// to be written.
     fn forget_cache(&self) -> io::Result<()>;
 }
 

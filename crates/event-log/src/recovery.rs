@@ -129,8 +129,12 @@ fn recover_last(
     } else {
         Mark { segment: last.base, position: 0, end: last.base, group: 0, ..*mark }
     };
-    let scanned = scan(partition, last, &from, size)?;
     let file = partition.files.get(&last.path)?;
+    if from.position < size {
+        // After a sync that failed, memory may show what the device never took.
+        file.forget_cache()?;
+    }
+    let scanned = scan(partition, last, &from, size)?;
     if scanned.position < size {
         file.truncate(scanned.position)?;
     }

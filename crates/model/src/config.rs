@@ -14,6 +14,7 @@ const ENVIRONMENT_PREFIX: &str = "CORKBOARD__";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    pub definitions: DefinitionsConfig,
     pub server: ServerConfig,
     pub ingest: IngestConfig,
     pub log: LogConfig,
@@ -24,6 +25,12 @@ pub struct Config {
     pub maintain: MaintainConfig,
     pub tasks: BTreeMap<String, ScheduleConfig>,
     pub driver: DriverConfig,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DefinitionsConfig {
+    pub folder: String,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

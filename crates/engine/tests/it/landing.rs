@@ -1,5 +1,4 @@
 //! Landing: whatever the order of runs, restarts and failures, the objects hold the log.
-#![allow(clippy::unwrap_used)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,5 +1,4 @@
 //! Every store does what the layers rely on; the local one also after a crash.
-#![allow(clippy::unwrap_used)]
 
 use std::{fs, path::Path as FsPath, sync::Arc};
 

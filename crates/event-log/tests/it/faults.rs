@@ -74,6 +74,25 @@ async fn a_failed_sync_leaves_the_outcome_unknown() {
     assert_eq!(check_all(&log, &t).await.end, Offset(100));
 }
 
+/// After a failed sync the pages look clean: neither a new process nor its own sync may take
+/// them for durable.
+#[tokio::test]
+async fn what_a_failed_sync_left_in_memory_is_not_shown_after_a_restart() {
+    for seed in 0..4 {
+        let sim = Sim::new();
+        let log = open_on(Arc::clone(&sim) as _, Path::new(DIR)).unwrap();
+        let t = create_t(&log).await;
+        fill(&log, &t, 10, 50).await;
+        sim.fail(Call::SyncData, 1, ErrorKind::Other);
+        log.append(&t, records(50..60)).await.expect_err("its sync failed");
+        drop(log);
+        let log = open_on(Arc::clone(&sim) as _, Path::new(DIR)).unwrap();
+        let shown = check_all(&log, &t).await.end;
+        let after = open_on(sim.after_power_cut(seed), Path::new(DIR)).unwrap();
+        assert_eq!(check_all(&after, &t).await.end, shown, "what was shown once stays");
+    }
+}
+
 #[tokio::test]
 async fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
     let sim = Sim::new();

@@ -379,8 +379,12 @@ impl File for SimFile {
 
     fn forget_cache(&self) -> io::Result<()> {
         let inode = &mut self.state.lock().unwrap().inodes[self.inode];
-        assert!(inode.dirty.is_empty() && !inode.size_is_dirty, "only clean pages can be forgotten");
-        inode.cached.clone_from(&inode.durable);
+        for block in (0..inode.cached.len().div_ceil(BLOCK_BYTES)).filter(|block| !inode.dirty.contains(block)) {
+            let from = block * BLOCK_BYTES;
+            for at in from..(from + BLOCK_BYTES).min(inode.cached.len()) {
+                inode.cached[at] = inode.durable.get(at).copied().unwrap_or_default();
+            }
+        }
         Ok(())
     }
 }

@@ -1,0 +1,215 @@
+//! The one place where the concrete log, tables, tasks and server meet.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use engine::{
+    batch::{Batch, BatchTask},
+    definitions::Definitions,
+    landing::Landing,
+    maintain::{Compact, Retain, Trim, Vacuum},
+    serving::Serving,
+    speed::Speed,
+    store::Store,
+    table::Tables,
+};
+use event_log::EmbeddedLog;
+use model::{EventLog, Query, StreamDef, Task, Timestamp, config::Config, task::Stop};
+use server::{Services, listener, metrics::Metrics, orchestrator::Driver, router};
+use tokio::net::TcpListener;
+
+use crate::{
+    data::{self, DataFolder},
+    shutdown::Shutdown,
+};
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Role {
+    /// Takes records in.
+    Ingest,
+    /// Writes landing objects.
+    Landing,
+    /// Keeps the real-time tables.
+    Speed,
+    /// Makes the batch tables and views on schedule.
+    Batch,
+    /// Answers views.
+    Serving,
+    /// Compacts and vacuums tables, trims the log.
+    Maintain,
+}
+
+impl Role {
+    pub fn all() -> BTreeSet<Self> {
+        Self::value_variants().iter().copied().collect()
+    }
+}
+
+/// A pipeline that is open and listens, and is not serving yet.
+pub struct App {
+    log: Arc<EmbeddedLog>,
+    listener: TcpListener,
+    driver: Driver,
+    services: Services,
+    config: Arc<Config>,
+    query: Arc<Serving>,
+}
+
+impl App {
+    /// Opens everything below a data folder and binds the address. Nothing runs yet.
+    pub async fn open(config: Config, folder: &DataFolder, roles: &BTreeSet<Role>) -> Result<Self> {
+        let listener = listener::bind(config.server.listen).await?;
+        let definitions = data::definitions(&config).await?;
+        let log = Arc::new(folder.open_log(&config).await?);
+        let landing = folder.open_landing()?;
+        landing.sweep().await?;
+        let tables = folder.open_tables(&config)?;
+        data::open_store(&folder.tables())?.sweep().await?;
+        let spill = folder.spill();
+        // Whatever an ended process spilled is of no use to this one.
+        if spill.is_dir() {
+            std::fs::remove_dir_all(&spill).with_context(|| format!("cannot clear {}", spill.display()))?;
+        }
+        let query = Arc::new(Serving::new(
+            Some(log.clone()),
+            tables.clone(),
+            definitions.clone(),
+            None,
+            config.serving.clone(),
+            &spill,
+        )?);
+        let metrics = Arc::new(Metrics::new());
+        let mut driver = Driver::new(&config.driver, log.moved(), metrics.clone());
+        let parts =
+            Parts { log: &log, landing: &landing, tables: &tables, definitions: &definitions, folder, config: &config };
+        for (role, task) in parts.tasks() {
+            if roles.contains(&role) {
+                let schedule = config.tasks.get(task.name()).cloned().unwrap_or_default();
+                driver.add(task, &schedule)?;
+            }
+        }
+        let streams: Arc<[StreamDef]> = definitions.streams.iter().map(|c| c.stream().clone()).collect();
+        let config = Arc::new(config);
+        let services = Services {
+            log: log.clone(),
+            query: roles.contains(&Role::Serving).then(|| query.clone() as Arc<dyn Query>),
+            ingest: roles.contains(&Role::Ingest),
+            tasks: driver.handle(),
+            streams,
+            metrics,
+            config: config.clone(),
+        };
+        Ok(Self { log, listener, driver, services, config, query })
+    }
+
+    /// `http://127.0.0.1:8082`.
+    pub fn url(&self) -> Result<String> {
+        Ok(format!("http://{}", self.listener.local_addr()?))
+    }
+
+    pub fn query(&self) -> Arc<dyn Query> {
+        self.query.clone()
+    }
+
+    pub fn log(&self) -> Arc<dyn EventLog> {
+        self.log.clone()
+    }
+
+    /// Serves until the stop: then refuses, answers what is under way, lets the tasks commit,
+    /// and closes the log. A second signal leaves at once; what was acknowledged is durable.
+    pub async fn run(self, shutdown: Shutdown) -> Result<()> {
+        let tasks_stop = Stop::new();
+        let driver = tokio::spawn(self.driver.run(tasks_stop.clone(), shutdown.at_once.clone()));
+        let router = router::router(self.services, shutdown.orderly.clone());
+        let serving = listener::serve(self.listener, router, &self.config.server, shutdown.orderly.clone());
+        tokio::select! {
+            served = serving => served?,
+            () = shutdown.at_once.cancelled() => return Ok(()),
+        }
+        tasks_stop.cancel();
+        driver.await.context("the driver of the tasks failed")?;
+        if !shutdown.at_once.is_cancelled() {
+            self.log.close().await.context("closing the log")?;
+        }
+        Ok(())
+    }
+}
+
+/// What tasks are made of.
+struct Parts<'a> {
+    log: &'a Arc<EmbeddedLog>,
+    landing: &'a Store,
+    tables: &'a Tables,
+    definitions: &'a Arc<Definitions>,
+    folder: &'a DataFolder,
+    config: &'a Config,
+}
+
+impl Parts<'_> {
+    fn tasks(&self) -> Vec<(Role, Box<dyn Task>)> {
+        let log: Arc<dyn EventLog> = self.log.clone();
+        vec![
+            (Role::Landing, Box::new(Landing::new(log.clone(), self.landing.clone(), self.config.landing.clone()))),
+            (
+                Role::Speed,
+                Box::new(Speed::new(
+                    log.clone(),
+                    self.tables.clone(),
+                    self.definitions.clone(),
+                    self.config.speed.clone(),
+                    self.config.batch.clone(),
+                )),
+            ),
+            (Role::Batch, Box::new(BatchTask(self.batch()))),
+            (Role::Maintain, Box::new(self.compact())),
+            (Role::Maintain, Box::new(self.vacuum())),
+            (Role::Maintain, Box::new(self.trim(log))),
+        ]
+    }
+
+    fn batch(&self) -> Batch {
+        Batch {
+            landing: self.landing.clone(),
+            tables: self.tables.clone(),
+            definitions: self.definitions.clone(),
+            config: self.config.batch.clone(),
+            dedup: None,
+            spill: self.folder.spill(),
+        }
+    }
+
+    fn compact(&self) -> Compact {
+        Compact {
+            tables: self.tables.clone(),
+            definitions: self.definitions.clone(),
+            config: self.config.maintain.clone(),
+            batch: self.config.batch.clone(),
+            spill: self.folder.spill(),
+        }
+    }
+
+    fn vacuum(&self) -> Vacuum {
+        Vacuum {
+            tables: self.tables.clone(),
+            definitions: self.definitions.clone(),
+            config: self.config.maintain.clone(),
+        }
+    }
+
+    fn trim(&self, log: Arc<dyn EventLog>) -> Trim {
+        let embedded = self.log.clone();
+        let retain: Retain = Box::new(move |floors| {
+            let log = embedded.clone();
+            Box::pin(async move { Ok(log.retain(&floors, Timestamp::now()).await?.deleted_bytes) })
+        });
+        Trim {
+            log,
+            retain,
+            landing: self.landing.clone(),
+            tables: self.tables.clone(),
+            definitions: self.definitions.clone(),
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! The batch layer: the landing objects, cleaned, become batch tables and batch views.
+//!
+//! A run takes in what is new since its tables' checkpoints, or everything where a definition
+//! changed. It needs no log: any folder in the layout of the S3 sink will do.
+
+mod intake;
+pub mod manifest;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Instant,
+};
+
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use datafusion::arrow::{array::RecordBatch, datatypes::SchemaRef};
+use model::{
+    Checkpoint, Dedup, LogId, Offset, OffsetRange, Report, Stop, Task, TopicPartition, ViewDef, config::BatchConfig,
+};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use self::{
+    intake::{Intake, Plan},
+    manifest::{Manifest, StreamRun, ViewRun},
+};
+use crate::{
+    cleaning::{self, Cleaning},
+    definitions::Definitions,
+    landing::{marker, objects},
+    relation::{self, Parts, Relation},
+    serving::is_out_of_memory,
+    session::{self, Joins},
+    store::Store,
+    table::{Change, Table, TableDef, Tables},
+};
+
+pub struct Batch {
+    pub landing: Store,
+    pub tables: Tables,
+    pub definitions: Arc<Definitions>,
+    pub config: BatchConfig,
+    /// Overrides the streams' own setting.
+    pub dedup: Option<Dedup>,
+    /// Where work goes that does not fit in memory.
+    pub spill: PathBuf,
+}
+
+/// How far a run has come, for progress bars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress<'a> {
+    Cleaning { done_bytes: u64, total_bytes: u64 },
+    View { name: &'a str, done: usize, total: usize },
+}
+
+pub type Watch<'a> = &'a (dyn Fn(Progress<'_>) + Sync);
+
+/// What a run did. Without a manifest there was nothing to do.
+pub struct Outcome {
+    pub manifest: Option<Manifest>,
+    pub report: Report,
+}
+
+impl Batch {
+    /// One run; `whole` computes everything anew.
+    pub async fn run(&self, whole: bool, stop: &Stop, watch: Watch<'_>) -> Result<Outcome> {
+        let began = Instant::now();
+        let landed_by = marker::read(self.landing.objects().as_ref()).await?.map(|m| m.log);
+        let log = landed_by.unwrap_or_else(Uuid::nil);
+        let listing = objects::list(self.landing.objects().as_ref(), None, &Checkpoint::start_of(LogId::NONE))
+            .await
+            .with_context(|| format!("the landing folder {}", self.landing))?;
+        let mut manifest = Manifest::begin(log);
+        let mut report = Report::default();
+        manifest.skipped.extend(listing.foreign.iter().map(ToString::to_string));
+        let n_unnamed = listing.n_foreign - listing.foreign.len();
+        if n_unnamed > 0 {
+            manifest.skipped.push(format!("{n_unnamed} more objects are no landing objects"));
+        }
+        self.note_topics_of_no_stream(&listing, &mut report);
+
+        let mut works = Vec::new();
+        for cleaning in &self.definitions.streams {
+            works.push(self.plan_stream(cleaning, log, landed_by.is_some(), whole, &listing, &mut manifest).await?);
+        }
+        let total_bytes = works.iter().map(|w| w.plan.size_bytes()).sum();
+        let mut done_bytes = 0;
+        let mut is_changed = false;
+        for work in works {
+            if stop.is_cancelled() {
+                break;
+            }
+            let n_bytes = work.plan.size_bytes();
+            let on_bytes = |n: u64| watch(Progress::Cleaning { done_bytes: done_bytes + n, total_bytes });
+            let run = self.run_stream(&work, stop, &on_bytes, &mut manifest.skipped).await?;
+            done_bytes += n_bytes;
+            if let Some((run, changed)) = run {
+                is_changed |= changed;
+                for (figure, n) in [
+                    ("n_records", run.n_records),
+                    ("n_rows", run.n_rows),
+                    ("n_rejects", run.n_rejects),
+                    ("n_objects", run.n_objects),
+                    ("n_values_lost", run.lost.values().sum()),
+                ] {
+                    report.add(figure, n);
+                }
+                manifest.streams.insert(work.cleaning.stream().name.clone(), run);
+            }
+        }
+        report.notices.extend(manifest.skipped.iter().cloned());
+        if !stop.is_cancelled() {
+            let previous = manifest::latest(&self.tables).await?;
+            is_changed |= self.write_views(log, previous.as_ref(), &mut manifest, watch).await?;
+        }
+        report.did_work = is_changed;
+        if !is_changed || stop.is_cancelled() {
+            return Ok(Outcome { manifest: None, report });
+        }
+        manifest.finished_ms = model::Timestamp::now().0;
+        manifest.seconds = began.elapsed().as_secs_f64();
+        manifest.write(&self.tables).await?;
+        Ok(Outcome { manifest: Some(manifest), report })
+    }
+
+    fn note_topics_of_no_stream(&self, listing: &objects::Listing, report: &mut Report) {
+        let topics: BTreeSet<&str> = listing.objects.iter().map(|o| o.partition.topic.as_str()).collect();
+        for topic in topics.into_iter().filter(|t| self.definitions.stream_of(t).is_none()) {
+            report.notices.push(format!("topic {topic} belongs to no stream: it is kept and landed, and not cleaned"));
+        }
+    }
+
+    fn def(&self, cleaning: &Cleaning, log: Uuid, name: &str, schema: &SchemaRef) -> TableDef {
+        TableDef {
+            path: format!("batch/{name}"),
+            schema: schema.clone(),
+            definition: cleaning.definition().to_owned(),
+            log,
+        }
+    }
+
+    /// Decides what a stream's run takes in.
+    async fn plan_stream(
+        &self,
+        cleaning: &Arc<Cleaning>,
+        log: Uuid,
+        is_own_landing: bool,
+        whole: bool,
+        listing: &objects::Listing,
+        manifest: &mut Manifest,
+    ) -> Result<Work> {
+        let stream = cleaning.stream();
+        let rows_def = self.def(cleaning, log, &stream.name, cleaning.schema());
+        let rejects_def = self.def(cleaning, log, &stream.rejected(), &cleaning::rejects_schema());
+        let mut rows = self.tables.open_or_create(&rows_def).await?;
+        let mut rejects = self.tables.open_or_create(&rejects_def).await?;
+        let of_stream = listing.objects.iter().filter(|o| stream.takes(o.partition.topic.as_str()));
+        let mut objects: BTreeMap<TopicPartition, Vec<objects::LandingObject>> = BTreeMap::new();
+        for object in of_stream {
+            objects.entry(object.partition.clone()).or_default().push(object.clone());
+        }
+        let partitions: Vec<TopicPartition> = objects.keys().cloned().collect();
+        let id = LogId { id: log, epoch: 0 };
+        let at = rows.checkpoint(id, &partitions).await?;
+        let rejects_at = rejects.checkpoint(id, &partitions).await?;
+        let is_another_definition = [&rows, &rejects].iter().any(|t| t.definition() != Some(cleaning.definition()));
+        let lags = partitions.iter().any(|p| rejects_at.next_of(p) < at.next_of(p));
+        let whole = whole || is_another_definition || lags;
+        let from = if whole { Checkpoint::start_of(id) } else { at.clone() };
+        let plan = Plan::of(&objects, &from, is_own_landing, &mut manifest.skipped);
+        Ok(Work { cleaning: cleaning.clone(), rows_def, rejects_def, rows, rejects, at, rejects_at, whole, plan })
+    }
+
+    /// Cleans what is new of a stream and commits it. None if stopped; the flag says whether
+    /// the tables changed.
+    async fn run_stream(
+        &self,
+        work: &Work,
+        stop: &Stop,
+        on_bytes: &(dyn Fn(u64) + Sync),
+        skipped: &mut Vec<String>,
+    ) -> Result<Option<(StreamRun, bool)>> {
+        let stream = work.cleaning.stream();
+        let mut run = StreamRun {
+            definition: work.cleaning.definition().to_owned(),
+            dedup: self.dedup.unwrap_or(stream.dedup),
+            whole: work.whole,
+            through: work.at.next.clone(),
+            table_version: work.rows.version(),
+            ..StreamRun::default()
+        };
+        if work.plan.is_empty() && !work.whole {
+            return Ok(Some((run, false)));
+        }
+        let writer = |table: &Table, def: &TableDef| {
+            table.writer(&def.schema, self.config.row_group_rows, self.config.target_file_bytes)
+        };
+        let mut rows_writer = writer(&work.rows, &work.rows_def)?;
+        let mut rejects_writer = writer(&work.rejects, &work.rejects_def)?;
+        let mut intake = Intake::begin(self.landing.objects(), work.cleaning.clone(), &work.plan, &self.config);
+        let rejects_at = if work.whole { Checkpoint::start_of(work.at.log) } else { work.rejects_at.clone() };
+        while let Some(piece) = intake.next().await? {
+            if stop.is_cancelled() {
+                return Ok(None);
+            }
+            rows_writer.write(&piece.cleaned.rows).await?;
+            let rejects = cleaning::rejects_batch(&piece.cleaned.rejects);
+            run.n_rejects += rejects.num_rows() as u64;
+            rejects_writer.write(&crate::sink::keep_at_or_above(&rejects, &rejects_at)).await?;
+            for (column, n) in piece.cleaned.lost {
+                *run.lost.entry(column).or_default() += n;
+            }
+            run.n_records += piece.n_records;
+            on_bytes(piece.done_bytes);
+        }
+        let taken = intake.finish();
+        skipped.extend(taken.notices);
+        run.n_objects = taken.n_objects;
+        run.ranges = taken.ranges.clone();
+        let rows_pending = rows_writer.finish().await?;
+        run.n_rows = rows_pending.n_rows;
+        let rejects_pending = rejects_writer.finish().await?;
+
+        let change = if work.whole { Change::Replace } else { Change::Append };
+        if taken.ranges.is_empty() && change == Change::Append {
+            return Ok(Some((run, false)));
+        }
+        let note = json!({"layer": "batch", "whole": work.whole});
+        // Rejects first: a crash in between leaves them ahead, and then they are passed over.
+        let beyond = |r: &OffsetRange| {
+            let start = rejects_at.next.get(&r.partition).map_or(r.start, |next| r.start.max(*next));
+            (start < r.end).then(|| OffsetRange { start, ..r.clone() })
+        };
+        let rejects_ranges: Vec<OffsetRange> = taken.ranges.iter().filter_map(beyond).collect();
+        let mut rejects = self.tables.open_or_create(&work.rejects_def).await?;
+        if !rejects_ranges.is_empty() || change == Change::Replace {
+            rejects.commit(&work.rejects_def, &rejects_ranges, rejects_pending, change, &note).await?;
+        }
+        let mut rows = self.tables.open_or_create(&work.rows_def).await?;
+        rows.commit(&work.rows_def, &taken.ranges, rows_pending, change, &note).await?;
+        run.through.extend(taken.ranges.iter().map(|r| (r.partition.clone(), r.end)));
+        run.table_version = rows.version();
+        Ok(Some((run, true)))
+    }
+
+    /// Writes every view whose input or definition changed. Returns whether any was written.
+    async fn write_views(
+        &self,
+        log: Uuid,
+        previous: Option<&Manifest>,
+        manifest: &mut Manifest,
+        watch: Watch<'_>,
+    ) -> Result<bool> {
+        let mut is_changed = false;
+        let total = self.definitions.views.len();
+        for (done, view) in self.definitions.views.iter().enumerate() {
+            watch(Progress::View { name: &view.name, done, total });
+            let definition = self.view_definition(view, manifest);
+            let before = previous.and_then(|m| m.views.get(&view.name));
+            let is_current = before.is_some_and(|v| v.definition == definition);
+            let path = format!("views/{}", view.name);
+            if let (true, Some(before), Some(_)) = (is_current, before, self.tables.open(&path).await?) {
+                manifest.views.insert(view.name.clone(), before.clone());
+                continue;
+            }
+            let (schema, batches) = self.evaluate(view).await.with_context(|| format!("view {}", view.name))?;
+            let def = TableDef { path, schema, definition: definition.clone(), log };
+            let mut table = self.tables.open_or_create(&def).await?;
+            let mut writer = table.writer(&def.schema, self.config.row_group_rows, self.config.target_file_bytes)?;
+            for batch in &batches {
+                writer.write(batch).await?;
+            }
+            let pending = writer.finish().await?;
+            let n_rows = pending.n_rows;
+            table.commit(&def, &[], pending, Change::Replace, &json!({"run": manifest.run})).await?;
+            let run = ViewRun { definition, n_rows, table_version: table.version() };
+            manifest.views.insert(view.name.clone(), run);
+            is_changed = true;
+        }
+        watch(Progress::View { name: "", done: total, total });
+        Ok(is_changed)
+    }
+
+    /// A hash of the view's text and of the exact rows it is computed from.
+    fn view_definition(&self, view: &ViewDef, manifest: &Manifest) -> String {
+        let mut hash = Sha256::new();
+        hash.update(&view.sql);
+        for (name, run) in &manifest.streams {
+            let inputs: BTreeMap<String, Offset> = run.through.iter().map(|(p, o)| (p.to_string(), *o)).collect();
+            hash.update(json!([name, run.definition, run.dedup, inputs]).to_string());
+        }
+        hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    async fn evaluate(&self, view: &ViewDef) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+        match self.evaluate_with(view, Joins::InMemory).await {
+            Err(e) if is_out_of_memory(&e) => self.evaluate_with(view, Joins::Spilling).await,
+            answer => answer,
+        }
+    }
+
+    async fn evaluate_with(&self, view: &ViewDef, joins: Joins) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+        let runtime = session::runtime(self.config.memory_bytes, &self.spill)?;
+        let context = session::session(runtime, joins);
+        let wanted = relation::tables_of(&context, &view.sql)?;
+        for cleaning in &self.definitions.streams {
+            let stream = cleaning.stream();
+            let rows = Relation::rows(cleaning, self.dedup.unwrap_or(stream.dedup));
+            for relation in [rows, Relation::rejects(cleaning)] {
+                if !wanted.contains(&relation.name) {
+                    continue;
+                }
+                let table = self.tables.open(&format!("batch/{}", relation.name)).await?;
+                let batch = match table {
+                    Some(table) => Some(table.scan().await?),
+                    None => None,
+                };
+                relation.register(&context, Parts { batch, ..Parts::default() }).await?;
+            }
+        }
+        let frame = relation::plan(&context, &view.sql).await?;
+        let schema = Arc::new(frame.schema().as_arrow().clone());
+        Ok((schema, frame.collect().await?))
+    }
+}
+
+/// One stream's part of a run.
+struct Work {
+    cleaning: Arc<Cleaning>,
+    rows_def: TableDef,
+    rejects_def: TableDef,
+    rows: Table,
+    rejects: Table,
+    at: Checkpoint,
+    rejects_at: Checkpoint,
+    whole: bool,
+    plan: Plan,
+}
+
+/// The batch layer as a task of the driver.
+pub struct BatchTask(pub Batch);
+
+#[async_trait]
+impl Task for BatchTask {
+    fn name(&self) -> &'static str {
+        "batch"
+    }
+
+    async fn run(&mut self, stop: &Stop) -> Result<Report> {
+        Ok(self.0.run(false, stop, &|_| ()).await?.report)
+    }
+}

@@ -1,0 +1,227 @@
+//! Upkeep of tables and log: compact, vacuum, trim. Each is a task; none of them changes what
+//! any question is answered.
+
+use std::{collections::BTreeMap, num::NonZeroU64, path::PathBuf, sync::Arc};
+
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use futures::TryStreamExt;
+use model::{
+    Checkpoint, EventLog, LogId, Offset, Report, Stop, Task, TopicPartition,
+    config::{BatchConfig, MaintainConfig},
+};
+use object_store::ObjectStore;
+
+use crate::{
+    batch::manifest,
+    definitions::Definitions,
+    landing::Landing,
+    session::{self, Joins},
+    store::Store,
+    table::{Table, Tables},
+};
+
+/// Manifests kept; older ones are deleted by vacuum.
+const N_MANIFESTS: usize = 1000;
+
+/// Merges small files of tables that have many.
+pub struct Compact {
+    pub tables: Tables,
+    pub definitions: Arc<Definitions>,
+    pub config: MaintainConfig,
+    pub batch: BatchConfig,
+    pub spill: PathBuf,
+}
+
+/// Deletes files that no table version within the retention needs.
+pub struct Vacuum {
+    pub tables: Tables,
+    pub definitions: Arc<Definitions>,
+    pub config: MaintainConfig,
+}
+
+/// Deletes log segments that every layer has taken, and real-time rows that the batch tables
+/// have.
+pub struct Trim {
+    pub log: Arc<dyn EventLog>,
+    pub retain: Retain,
+    pub landing: Store,
+    pub tables: Tables,
+    pub definitions: Arc<Definitions>,
+}
+
+/// Applies the log's retention below these offsets; gives the number of bytes deleted.
+pub type Retain =
+    Box<dyn Fn(BTreeMap<TopicPartition, Offset>) -> futures::future::BoxFuture<'static, Result<u64>> + Send + Sync>;
+
+/// `batch/pin`, `batch/pin_rejected`, `realtime/pin`, … of every stream.
+fn stream_tables(definitions: &Definitions) -> Vec<String> {
+    let names = definitions.streams.iter().flat_map(|c| [c.stream().name.clone(), c.stream().rejected()]);
+    names.flat_map(|name| [format!("batch/{name}"), format!("realtime/{name}")]).collect()
+}
+
+#[async_trait]
+impl Task for Compact {
+    fn name(&self) -> &'static str {
+        "compact"
+    }
+
+    async fn run(&mut self, stop: &Stop) -> Result<Report> {
+        let mut report = Report::default();
+        for path in stream_tables(&self.definitions) {
+            if stop.is_cancelled() {
+                break;
+            }
+            let Some(table) = self.tables.open(&path).await? else { continue };
+            let (n_files, size_bytes) = table.files()?;
+            let target = self.config.compact_target_bytes.max(1);
+            let n_wanted = size_bytes / target + 1;
+            if n_files < self.config.compact_min_files || n_files as u64 <= n_wanted {
+                continue;
+            }
+            self.compact(&table, target, &mut report).await.with_context(|| format!("table {path}"))?;
+        }
+        Ok(report)
+    }
+}
+
+impl Compact {
+    async fn compact(&self, table: &Table, target: u64, report: &mut Report) -> Result<()> {
+        let runtime = session::runtime(self.batch.memory_bytes, &self.spill)?;
+        let session = session::session(runtime, Joins::InMemory);
+        let optimize = table
+            .delta()
+            .clone()
+            .optimize()
+            .with_target_size(NonZeroU64::new(target).context("maintain.compact_target_bytes is 0")?)
+            .with_max_concurrent_tasks(1)
+            .with_session_state(Arc::new(session.state()));
+        let (_, metrics) = optimize.await?;
+        if metrics.num_files_removed > 0 {
+            report.did_work = true;
+            report.add("n_files_removed", metrics.num_files_removed);
+            report.add("n_files_added", metrics.num_files_added);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Task for Vacuum {
+    fn name(&self) -> &'static str {
+        "vacuum"
+    }
+
+    async fn run(&mut self, stop: &Stop) -> Result<Report> {
+        let mut report = Report::default();
+        let views = self.definitions.views.iter().map(|v| format!("views/{}", v.name));
+        for path in stream_tables(&self.definitions).into_iter().chain(views) {
+            if stop.is_cancelled() {
+                break;
+            }
+            let Some(table) = self.tables.open(&path).await? else { continue };
+            let n_removed = self.vacuum(&table).await.with_context(|| format!("table {path}"))?;
+            if n_removed > 0 {
+                report.did_work = true;
+                report.add("n_files_removed", n_removed);
+            }
+        }
+        report.add("n_manifests_removed", manifest::prune(&self.tables, N_MANIFESTS).await?);
+        Ok(report)
+    }
+}
+
+impl Vacuum {
+    /// Only files older than the retention that no kept version names: a writer's files that
+    /// are not committed yet are younger, if the retention is longer than any run.
+    async fn vacuum(&self, table: &Table) -> Result<u64> {
+        let retention = chrono::Duration::milliseconds(self.config.vacuum_retention_ms as i64);
+        let (_, metrics) = table
+            .delta()
+            .clone()
+            .vacuum()
+            .with_retention_period(retention)
+            .with_enforce_retention_duration(false)
+            .with_mode(deltalake_core::operations::vacuum::VacuumMode::Full)
+            .await?;
+        Ok(metrics.files_deleted.len() as u64)
+    }
+}
+
+#[async_trait]
+impl Task for Trim {
+    fn name(&self) -> &'static str {
+        "trim"
+    }
+
+    async fn run(&mut self, stop: &Stop) -> Result<Report> {
+        let mut report = Report::default();
+        let description = self.log.describe().await?;
+        let landed = Landing::floors(&self.landing).await?;
+        let mut floors = BTreeMap::new();
+        for partition in description.partitions() {
+            // A partition that nothing was landed of has no entry, and keeps everything.
+            floors.insert(partition.clone(), landed.next_of(&partition));
+        }
+        for cleaning in &self.definitions.streams {
+            if stop.is_cancelled() {
+                return Ok(report);
+            }
+            let takes = |p: &TopicPartition| cleaning.stream().takes(p.topic.as_str());
+            let partitions: Vec<TopicPartition> = description.partitions().filter(takes).collect();
+            for name in [cleaning.stream().name.clone(), cleaning.stream().rejected()] {
+                let (batch_at, realtime_at) =
+                    self.trim_realtime(&name, description.id, &partitions, &mut report).await?;
+                for partition in &partitions {
+                    let lowest = batch_at.next_of(partition).min(realtime_at.next_of(partition));
+                    floors.entry(partition.clone()).and_modify(|floor| *floor = (*floor).min(lowest));
+                }
+            }
+        }
+        let deleted_bytes = (self.retain)(floors).await?;
+        if deleted_bytes > 0 {
+            report.did_work = true;
+            report.add("deleted_bytes", deleted_bytes);
+        }
+        Ok(report)
+    }
+}
+
+impl Trim {
+    /// Forgets real-time rows that the batch table has. Gives both tables' checkpoints.
+    async fn trim_realtime(
+        &self,
+        name: &str,
+        log: LogId,
+        partitions: &[TopicPartition],
+        report: &mut Report,
+    ) -> Result<(Checkpoint, Checkpoint)> {
+        let none = Checkpoint::start_of(log);
+        let Some(mut realtime) = self.tables.open(&format!("realtime/{name}")).await? else {
+            return Ok((none.clone(), none));
+        };
+        let realtime_at = realtime.checkpoint(log, partitions).await?;
+        let Some(mut batch) = self.tables.open(&format!("batch/{name}")).await? else {
+            return Ok((none, realtime_at));
+        };
+        let batch_at = batch.checkpoint(log, partitions).await?;
+        let floors = realtime.floors(log, partitions).await?;
+        let has_rows_below = |p: &TopicPartition| {
+            let below = batch_at.next_of(p).min(realtime_at.next_of(p));
+            (below > floors.next_of(p)).then(|| (p.clone(), below))
+        };
+        let below: BTreeMap<TopicPartition, Offset> = partitions.iter().filter_map(has_rows_below).collect();
+        if !below.is_empty() {
+            let n_rows = realtime.forget_below(log, &below).await.with_context(|| format!("realtime/{name}"))?;
+            report.did_work = true;
+            report.add("n_rows_forgotten", n_rows);
+        }
+        Ok((batch_at, realtime_at))
+    }
+}
+
+/// Bytes of all objects of a store, for `inspect`.
+pub async fn size_of(store: &dyn ObjectStore) -> Result<u64> {
+    let sizes = store.list(None).map_ok(|m| m.size);
+    Ok(sizes.try_fold(0, |sum, size| async move { Ok(sum + size) }).await?)
+}

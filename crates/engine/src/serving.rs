@@ -1,0 +1,411 @@
+//! The serving layer: one answer out of three adjacent ranges of every partition (I6): the
+//! batch table below its checkpoint `w`, the real-time table in `[w, c)`, and the tail of the
+//! log in `[c, end)`, cleaned on the spot by the same definition.
+
+mod tail;
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use async_trait::async_trait;
+use datafusion::{
+    arrow::{array::RecordBatch, datatypes::SchemaRef},
+    execution::runtime_env::RuntimeEnv,
+    prelude::SessionContext,
+};
+use model::{
+    Answer, Checkpoint, Dedup, EventLog, LogError, LogId, Offset, Query, QueryError, Scope, TopicPartition, ViewDef,
+    config::ServingConfig,
+    query::{Ask, Boundary},
+};
+use tokio::sync::{Mutex, Semaphore};
+
+use self::tail::Tail;
+use crate::{
+    batch::manifest,
+    cleaning::Cleaning,
+    definitions::Definitions,
+    relation::{self, Parts, Relation},
+    rows,
+    session::{self, Joins},
+    table::{Table, Tables},
+};
+
+/// Tables move while they are looked at; so many looks until three adjacent ranges are seen.
+const MAX_LOOKS: usize = 8;
+/// Rejects shown for one stream; the newest come first.
+const MAX_REJECTS: usize = 1000;
+
+/// Answers views from a data folder's tables and, where there is one, its log.
+pub struct Serving {
+    log: Option<Arc<dyn EventLog>>,
+    tables: Tables,
+    definitions: Arc<Definitions>,
+    dedup: Option<Dedup>,
+    config: ServingConfig,
+    runtime: Arc<RuntimeEnv>,
+    permits: Semaphore,
+    streams: Vec<StreamState>,
+}
+
+/// Opened tables and the cached tail of one stream, for its rows and for its rejects.
+struct StreamState {
+    cleaning: Arc<Cleaning>,
+    rows: Mutex<Layers>,
+    rejects: Mutex<Layers>,
+    tail: Arc<Mutex<Tail>>,
+}
+
+/// The two tables of one relation, kept open between questions.
+struct Layers {
+    batch: Opened,
+    realtime: Opened,
+}
+
+struct Opened {
+    path: String,
+    table: Option<Table>,
+}
+
+/// One relation at one moment.
+struct Moment {
+    parts: Parts,
+    batch_through: BTreeMap<TopicPartition, Offset>,
+    realtime_through: BTreeMap<TopicPartition, Offset>,
+    tail_through: BTreeMap<TopicPartition, Offset>,
+    batch_age_ms: Option<u64>,
+    realtime_age_ms: Option<u64>,
+    complete: bool,
+}
+
+impl Serving {
+    /// `log` is None for a tables folder alone, which answers in the batch scope only.
+    pub fn new(
+        log: Option<Arc<dyn EventLog>>,
+        tables: Tables,
+        definitions: Arc<Definitions>,
+        dedup: Option<Dedup>,
+        config: ServingConfig,
+        spill: &Path,
+    ) -> Result<Self> {
+        let state_of = |cleaning: &Arc<Cleaning>| {
+            let stream = cleaning.stream();
+            StreamState {
+                cleaning: cleaning.clone(),
+                rows: Mutex::new(Layers::of(&stream.name)),
+                rejects: Mutex::new(Layers::of(&stream.rejected())),
+                tail: Arc::new(Mutex::new(Tail::new(cleaning.clone(), config.max_tail_bytes))),
+            }
+        };
+        Ok(Self {
+            streams: definitions.streams.iter().map(state_of).collect(),
+            runtime: session::runtime(config.memory_bytes, spill)?,
+            permits: Semaphore::new(config.max_concurrent_queries),
+            log,
+            tables,
+            definitions,
+            dedup,
+            config,
+        })
+    }
+
+    async fn answer(&self, ask: &Ask) -> Result<Answer, QueryError> {
+        let view = self.view(&ask.view)?;
+        let deadline = Duration::from_millis(self.config.query_timeout_ms);
+        let work = async {
+            let _permit = self.permits.acquire().await.context("the server is stopping")?;
+            self.answer_in_time(&view, ask).await
+        };
+        match tokio::time::timeout(deadline, work).await {
+            Ok(answer) => answer,
+            Err(_) => Err(QueryError::Unavailable(format!(
+                "view {} took longer than serving.query_timeout_ms = {}; ask again when less is going on, or raise it",
+                view.name, self.config.query_timeout_ms
+            ))),
+        }
+    }
+
+    async fn answer_in_time(&self, view: &ViewDef, ask: &Ask) -> Result<Answer, QueryError> {
+        if ask.scope == Scope::Batch && view.materialised {
+            return self.materialised(view, ask).await;
+        }
+        if self.log.is_none() && ask.scope != Scope::Batch {
+            return Err(QueryError::Unavailable(format!(
+                "a tables folder alone has no {} scope; ask for --scope batch",
+                ask.scope
+            )));
+        }
+        match self.evaluate(view, ask, Joins::InMemory).await {
+            Err(QueryError::Failed(e)) if is_out_of_memory(&e) => {
+                tracing::info!(view = view.name, "joining again by sorting: the hash tables did not fit in memory");
+                self.evaluate(view, ask, Joins::Spilling).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// What the last batch run wrote.
+    async fn materialised(&self, view: &ViewDef, ask: &Ask) -> Result<Answer, QueryError> {
+        let path = format!("views/{}", view.name);
+        let table = self.tables.open(&path).await?;
+        let manifest = manifest::latest(&self.tables).await?;
+        let (Some(table), Some(manifest)) = (table, manifest) else {
+            return Err(QueryError::Unavailable(format!(
+                "view {} has no batch view yet: run `corkboard batch run`",
+                view.name
+            )));
+        };
+        let context = session::session(self.runtime.clone(), Joins::InMemory);
+        // One partition keeps the order in which the rows were written.
+        context.state_ref().write().config_mut().options_mut().execution.target_partitions = 1;
+        let provider = table.scan().await?;
+        let frame = context.read_table(provider).map_err(anyhow::Error::from)?;
+        let schema = Arc::new(frame.schema().as_arrow().clone());
+        let batches = frame.collect().await.map_err(anyhow::Error::from)?;
+        let boundary = Boundary {
+            scope: Scope::Batch,
+            batch_through: manifest.through(),
+            batch_age_ms: Some(manifest.age_ms()),
+            complete: true,
+            dedup: self.dedup_in_words(),
+            ..Boundary::default()
+        };
+        self.encoded(ask, &schema, &batches, boundary)
+    }
+
+    async fn evaluate(&self, view: &ViewDef, ask: &Ask, joins: Joins) -> Result<Answer, QueryError> {
+        let context = session::session(self.runtime.clone(), joins);
+        let mut boundary = Boundary { scope: ask.scope, complete: true, ..Boundary::default() };
+        let wanted = relation::tables_of(&context, &view.sql)?;
+        for state in &self.streams {
+            let stream = state.cleaning.stream();
+            if wanted.contains(&stream.name) {
+                let moment = self.look(state, &state.rows, Kind::Rows, ask.scope).await?;
+                let relation = Relation::rows(&state.cleaning, self.dedup.unwrap_or(stream.dedup));
+                register(&context, &relation, moment, &mut boundary).await?;
+            }
+            if wanted.contains(&stream.rejected()) {
+                let moment = self.look(state, &state.rejects, Kind::Rejects, ask.scope).await?;
+                register(&context, &Relation::rejects(&state.cleaning), moment, &mut boundary).await?;
+            }
+        }
+        boundary.dedup = self.dedup_in_words();
+        let frame = relation::plan(&context, &view.sql).await?;
+        let schema = Arc::new(frame.schema().as_arrow().clone());
+        let batches = frame.collect().await.map_err(anyhow::Error::from)?;
+        self.encoded(ask, &schema, &batches, boundary)
+    }
+
+    fn encoded(
+        &self,
+        ask: &Ask,
+        schema: &SchemaRef,
+        batches: &[RecordBatch],
+        boundary: Boundary,
+    ) -> Result<Answer, QueryError> {
+        let n_rows = batches.iter().map(RecordBatch::num_rows).sum();
+        Ok(Answer { n_rows, body: rows::encode(ask.format, schema, batches)?, boundary })
+    }
+
+    /// Looks at the layers of one relation until their ranges are adjacent.
+    async fn look(&self, state: &StreamState, layers: &Mutex<Layers>, kind: Kind, scope: Scope) -> Result<Moment> {
+        let (log, partitions) = match &self.log {
+            Some(log) => {
+                let description = log.describe().await?;
+                let takes = |p: &TopicPartition| state.cleaning.stream().takes(p.topic.as_str());
+                (description.id, description.partitions().filter(takes).collect::<Vec<_>>())
+            }
+            None => (LogId::NONE, vec![]),
+        };
+        let mut layers = layers.lock().await;
+        for _ in 0..MAX_LOOKS {
+            if let Some(moment) = self.look_once(state, &mut layers, log, &partitions, kind, scope).await? {
+                return Ok(moment);
+            }
+        }
+        bail!("the tables of {} changed {MAX_LOOKS} times while they were read; ask again", layers.batch.path)
+    }
+
+    /// None if a layer moved on in between.
+    async fn look_once(
+        &self,
+        state: &StreamState,
+        layers: &mut Layers,
+        log: LogId,
+        partitions: &[TopicPartition],
+        kind: Kind,
+        scope: Scope,
+    ) -> Result<Option<Moment>> {
+        let mut moment = Moment {
+            parts: Parts::default(),
+            batch_through: BTreeMap::new(),
+            realtime_through: BTreeMap::new(),
+            tail_through: BTreeMap::new(),
+            batch_age_ms: None,
+            realtime_age_ms: None,
+            complete: true,
+        };
+        let mut batch_at = Checkpoint::start_of(log);
+        if let Some(table) = layers.batch.at_its_newest(&self.tables).await? {
+            batch_at = table.checkpoint(log, partitions).await?;
+            moment.batch_age_ms = table.age_ms().await;
+            if scope != Scope::Realtime {
+                moment.parts.batch = Some(table.scan().await?);
+            }
+        }
+        moment.batch_through = batch_at.next.clone();
+        let Some(event_log) = self.log.as_ref().filter(|_| scope != Scope::Batch) else {
+            return Ok(Some(moment));
+        };
+        let mut realtime_at = Checkpoint::start_of(log);
+        if let Some(table) = layers.realtime.at_its_newest(&self.tables).await? {
+            realtime_at = table.checkpoint(log, partitions).await?;
+            let floors = table.floors(log, partitions).await?;
+            // Its rows below a floor are gone because the batch table has them: look again.
+            let has_gap = |p: &TopicPartition| {
+                floors.next_of(p) > batch_at.next_of(p) && realtime_at.next_of(p) > batch_at.next_of(p)
+            };
+            if partitions.iter().any(has_gap) && !self.begins_there(event_log, &floors, &batch_at).await? {
+                return Ok(None);
+            }
+            moment.realtime_age_ms = table.age_ms().await;
+            moment.parts.realtime = Some((table.scan().await?, batch_at.clone()));
+        }
+        let mut tail = state.tail.lock().await;
+        for partition in partitions {
+            let from = batch_at.next_of(partition).max(realtime_at.next_of(partition));
+            moment.realtime_through.insert(partition.clone(), from);
+            let read = match tail.read(event_log.as_ref(), partition, from, kind.into()).await {
+                Ok(read) => read,
+                Err(e) if moved_on(&e) => return Ok(None),
+                Err(e) => return Err(e),
+            };
+            moment.complete &= read.is_complete;
+            moment.tail_through.insert(partition.clone(), read.through);
+            moment.parts.tail.extend(read.batches);
+        }
+        Ok(Some(moment))
+    }
+
+    /// Whether a real-time table that begins above the batch table leaves nothing out: there
+    /// is no batch table of that partition, and the log held nothing earlier.
+    async fn begins_there(&self, log: &Arc<dyn EventLog>, floors: &Checkpoint, batch_at: &Checkpoint) -> Result<bool> {
+        for (partition, floor) in &floors.next {
+            if batch_at.next_of(partition) < *floor {
+                let bounds = log.bounds(partition).await?;
+                if batch_at.next.contains_key(partition) || bounds.start < *floor {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn view(&self, name: &str) -> Result<ViewDef, QueryError> {
+        let views = self.views();
+        let known = || views.iter().map(|v| v.name.as_str()).collect::<Vec<_>>().join(", ");
+        let found = views.iter().find(|v| v.name == name).cloned();
+        found.ok_or_else(|| QueryError::UnknownView { name: name.to_owned(), known: known() })
+    }
+
+    fn dedup_in_words(&self) -> BTreeMap<String, Dedup> {
+        let streams = self.definitions.streams.iter().map(|c| c.stream());
+        streams.map(|s| (s.name.clone(), self.dedup.unwrap_or(s.dedup))).collect()
+    }
+}
+
+#[async_trait]
+impl Query for Serving {
+    fn views(&self) -> Vec<ViewDef> {
+        let rejects = self.definitions.streams.iter().map(|c| rejects_view(&c.stream().rejected()));
+        self.definitions.views.iter().cloned().chain(rejects).collect()
+    }
+
+    async fn query(&self, ask: &Ask) -> Result<Answer, QueryError> {
+        self.answer(ask).await
+    }
+}
+
+/// The rejects of a stream as a view that is never materialised.
+fn rejects_view(table: &str) -> ViewDef {
+    ViewDef {
+        name: table.to_owned(),
+        title: format!("Rejects: {table}"),
+        question: "Which records could not be cleaned, and why?".to_owned(),
+        chart: "table".to_owned(),
+        sql: format!(
+            "SELECT _topic, _partition, _offset, _nth, reason, raw FROM \"{table}\" \
+             ORDER BY _offset DESC, _topic, _partition, _nth LIMIT {MAX_REJECTS}"
+        ),
+        materialised: false,
+    }
+}
+
+async fn register(
+    context: &SessionContext,
+    relation: &Relation<'_>,
+    moment: Moment,
+    boundary: &mut Boundary,
+) -> Result<()> {
+    boundary.batch_through.extend(moment.batch_through);
+    boundary.realtime_through.extend(moment.realtime_through);
+    boundary.tail_through.extend(moment.tail_through);
+    boundary.batch_age_ms = boundary.batch_age_ms.max(moment.batch_age_ms);
+    boundary.realtime_age_ms = boundary.realtime_age_ms.max(moment.realtime_age_ms);
+    if boundary.scope != Scope::Batch {
+        boundary.tail_age_ms = Some(0);
+    }
+    boundary.complete &= moment.complete;
+    relation.register(context, moment.parts).await
+}
+
+/// What is asked of a stream's tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Rows,
+    Rejects,
+}
+
+impl From<Kind> for tail::Want {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Rows => Self::Rows,
+            Kind::Rejects => Self::Rejects,
+        }
+    }
+}
+
+impl Layers {
+    fn of(name: &str) -> Self {
+        let opened = |layer: &str| Opened { path: format!("{layer}/{name}"), table: None };
+        Self { batch: opened("batch"), realtime: opened("realtime") }
+    }
+}
+
+impl Opened {
+    async fn at_its_newest(&mut self, tables: &Tables) -> Result<Option<&mut Table>> {
+        match self.table.take() {
+            Some(mut table) => {
+                table.refresh().await?;
+                self.table = Some(table);
+            }
+            None => self.table = tables.open(&self.path).await?,
+        }
+        Ok(self.table.as_mut())
+    }
+}
+
+/// The log was trimmed under the reader: the layers below have moved on.
+fn moved_on(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<LogError>(), Some(LogError::OutOfRange { .. }))
+}
+
+/// DataFusion's word for a pool that is too small, wherever in the chain it stands.
+pub fn is_out_of_memory(error: &anyhow::Error) -> bool {
+    use datafusion::error::DataFusionError;
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<DataFusionError>()
+            .is_some_and(|e| matches!(e.find_root(), DataFusionError::ResourcesExhausted(_)))
+    })
+}

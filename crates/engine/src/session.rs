@@ -1,0 +1,42 @@
+//! DataFusion sessions with bounded memory that spill to the data folder.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::{Context, Result};
+use datafusion::{
+    execution::{
+        disk_manager::{DiskManagerBuilder, DiskManagerMode},
+        memory_pool::FairSpillPool,
+        runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
+    },
+    prelude::{SessionConfig, SessionContext},
+};
+
+/// How joins are done: by hash tables, which must fit in memory, or by sorting, which spills.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joins {
+    InMemory,
+    Spilling,
+}
+
+/// The memory and the spill folder that sessions share.
+pub fn runtime(memory_bytes: usize, spill: &Path) -> Result<Arc<RuntimeEnv>> {
+    std::fs::create_dir_all(spill).with_context(|| format!("the spill folder {}", spill.display()))?;
+    let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![spill.to_owned()]));
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes)))
+        .with_disk_manager_builder(disk)
+        .build_arc()?;
+    Ok(runtime)
+}
+
+/// A session of its own for one question or one run.
+pub fn session(runtime: Arc<RuntimeEnv>, joins: Joins) -> SessionContext {
+    let mut config = SessionConfig::new().with_information_schema(false);
+    let options = config.options_mut();
+    options.optimizer.prefer_hash_join = joins == Joins::InMemory;
+    options.execution.parquet.pushdown_filters = true;
+    // Sorted runs are merged with this much set aside; the default would be most of a small pool.
+    options.execution.sort_spill_reservation_bytes = 1 << 20;
+    SessionContext::new_with_config_rt(config, runtime)
+}

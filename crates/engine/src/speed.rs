@@ -1,0 +1,286 @@
+//! The speed layer: micro-batches from the log, through the same cleaning as the batch layer,
+//! into the real-time tables, exactly once.
+//!
+//! Each run asks the sinks where they go on. A micro-batch is due when its oldest record has
+//! waited for `linger_ms` or when it is large; until then the serving layer reads those
+//! records from the log's tail, so nobody waits for it.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use async_trait::async_trait;
+use model::{
+    Checkpoint, EventLog, LogId, Offset, OffsetRange, Report, Stop, Task, Timestamp, TopicPartition,
+    config::{BatchConfig, SpeedConfig},
+};
+
+use crate::{
+    cleaning::{self, Cleaning},
+    decode::Decoder,
+    definitions::Definitions,
+    landing::line,
+    sink::{CommitError, Committed, DeltaSink, MicroBatch, Sink},
+    table::{TableDef, Tables},
+};
+
+pub struct Speed {
+    log: Arc<dyn EventLog>,
+    tables: Tables,
+    definitions: Arc<Definitions>,
+    config: SpeedConfig,
+    files: BatchConfig,
+    /// When a stream's records, seen to wait, are due. A hint that saves looking: a run
+    /// that forgot it looks and finds the same.
+    due: BTreeMap<String, Due>,
+}
+
+struct Due {
+    at: Instant,
+    n_waiting: u64,
+}
+
+/// A stream's sinks at work in one run.
+struct Lane {
+    cleaning: Arc<Cleaning>,
+    log: LogId,
+    partitions: Vec<TopicPartition>,
+    rows: DeltaSink,
+    rejects: DeltaSink,
+    rows_at: Checkpoint,
+    rejects_at: Checkpoint,
+}
+
+/// Records of one stream, cleaned, and whether there is reason to commit them now.
+struct Gathered {
+    ranges: Vec<OffsetRange>,
+    cleaned: cleaning::Cleaned,
+    n_records: u64,
+    is_large: bool,
+    oldest: Option<Timestamp>,
+}
+
+impl Speed {
+    pub fn new(
+        log: Arc<dyn EventLog>,
+        tables: Tables,
+        definitions: Arc<Definitions>,
+        config: SpeedConfig,
+        files: BatchConfig,
+    ) -> Self {
+        Self { log, tables, definitions, config, files, due: BTreeMap::new() }
+    }
+
+    async fn run_stream(&mut self, cleaning: &Arc<Cleaning>, stop: &Stop, report: &mut Report) -> Result<()> {
+        let description = self.log.describe().await?;
+        let stream = cleaning.stream();
+        let partitions: Vec<TopicPartition> =
+            description.partitions().filter(|p| stream.takes(p.topic.as_str())).collect();
+        if partitions.is_empty() || !self.may_be_due(&stream.name, &partitions).await? {
+            return Ok(());
+        }
+        let mut lane = self.lane(cleaning, description.id, partitions).await?;
+        self.check_definition(&mut lane).await?;
+        while !stop.is_cancelled() {
+            lane.ask().await?;
+            let gathered = self.gather(&lane).await?;
+            if gathered.n_records == 0 {
+                self.due.remove(&stream.name);
+                break;
+            }
+            let waited_ms = gathered.oldest.map_or(u64::MAX, |t| (Timestamp::now().0 - t.0).max(0) as u64);
+            if !gathered.is_large && waited_ms < self.config.linger_ms {
+                let wait = Duration::from_millis(self.config.linger_ms - waited_ms);
+                let due = Due { at: Instant::now() + wait, n_waiting: gathered.n_records };
+                self.due.insert(stream.name.clone(), due);
+                break;
+            }
+            self.commit(&mut lane, gathered, report).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a look at the records is worth it: none is due before the oldest's linger is
+    /// over, unless many have come.
+    async fn may_be_due(&mut self, stream: &str, partitions: &[TopicPartition]) -> Result<bool> {
+        let Some(due) = self.due.get(stream) else { return Ok(true) };
+        if due.at <= Instant::now() {
+            return Ok(true);
+        }
+        let mut n_end = 0;
+        for partition in partitions {
+            n_end += self.log.bounds(partition).await?.end.0;
+        }
+        Ok(n_end.saturating_sub(due.n_waiting) >= self.config.max_rows as u64 && due.n_waiting == 0)
+    }
+
+    async fn lane(&self, cleaning: &Arc<Cleaning>, log: LogId, partitions: Vec<TopicPartition>) -> Result<Lane> {
+        let stream = cleaning.stream();
+        let sink = |name: &str, schema: &datafusion::arrow::datatypes::SchemaRef| {
+            let def = TableDef {
+                path: format!("realtime/{name}"),
+                schema: schema.clone(),
+                definition: cleaning.definition().to_owned(),
+                log: log.id,
+            };
+            DeltaSink::new(self.tables.clone(), def, self.files.clone())
+        };
+        Ok(Lane {
+            rows: sink(&stream.name, cleaning.schema()),
+            rejects: sink(&stream.rejected(), &cleaning::rejects_schema()),
+            cleaning: cleaning.clone(),
+            rows_at: Checkpoint::start_of(log),
+            rejects_at: Checkpoint::start_of(log),
+            log,
+            partitions,
+        })
+    }
+
+    /// Rows made by another definition are given up; what the batch table does not have is
+    /// cleaned anew from the log, which is never trimmed beyond the batch table.
+    async fn check_definition(&self, lane: &mut Lane) -> Result<()> {
+        let definition = lane.cleaning.definition().to_owned();
+        for (sink, name) in [
+            (&mut lane.rows, lane.cleaning.stream().name.clone()),
+            (&mut lane.rejects, lane.cleaning.stream().rejected()),
+        ] {
+            if sink.table().await?.definition() == Some(definition.as_str()) {
+                continue;
+            }
+            let mut from = batch_checkpoint(&self.tables, &name, lane.log, &lane.partitions).await?;
+            for partition in &lane.partitions {
+                let start = self.log.bounds(partition).await?.start;
+                let next = from.next.entry(partition.clone()).or_default();
+                *next = (*next).max(start);
+            }
+            tracing::info!(table = name, "the definition changed: real-time rows are made anew");
+            sink.restart_at(&from).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads and cleans what the sinks do not have, up to the size of one micro-batch.
+    async fn gather(&self, lane: &Lane) -> Result<Gathered> {
+        let mut decoder = Decoder::new(lane.cleaning.stream());
+        let mut gathered = Gathered {
+            ranges: Vec::new(),
+            cleaned: lane.cleaning.apply(decoder.finish())?,
+            n_records: 0,
+            is_large: false,
+            oldest: None,
+        };
+        for partition in &lane.partitions {
+            let bounds = self.log.bounds(partition).await?;
+            let start = lane.next_of(partition).unwrap_or(bounds.start);
+            ensure!(
+                start <= bounds.end,
+                "partition {partition} of the log ends at {}, but the real-time table has taken {start} already: \
+                 records were lost from the log; restore it, or move the real-time tables away",
+                bounds.end
+            );
+            let mut next = start;
+            while next < bounds.end && !gathered.is_large {
+                let n_bytes = self.config.max_bytes.saturating_sub(decoder.size_bytes()).max(1);
+                let records = self.log.fetch(partition, next, n_bytes).await?;
+                ensure!(!records.is_empty(), "partition {partition}: nothing at {next} below the log end offset");
+                for stored in &records {
+                    decoder.push(partition, stored.offset, &line::canonical(&stored.record));
+                    next = stored.offset.plus(1);
+                    gathered.n_records += 1;
+                    gathered.oldest =
+                        gathered.oldest.min(Some(stored.record.timestamp)).or(Some(stored.record.timestamp));
+                    if gathered.n_records as usize >= self.config.max_rows {
+                        gathered.is_large = true;
+                        break;
+                    }
+                }
+                gathered.is_large |= decoder.size_bytes() >= self.config.max_bytes;
+            }
+            if next > start {
+                gathered.ranges.push(OffsetRange { partition: partition.clone(), start, end: next });
+            }
+        }
+        gathered.cleaned = lane.cleaning.apply(decoder.finish())?;
+        Ok(gathered)
+    }
+
+    async fn commit(&self, lane: &mut Lane, gathered: Gathered, report: &mut Report) -> Result<()> {
+        let rejects = cleaning::rejects_batch(&gathered.cleaned.rejects);
+        let n_rows = gathered.cleaned.rows.num_rows() as u64;
+        let n_rejects = rejects.num_rows() as u64;
+        let parts =
+            [(&mut lane.rejects, &lane.rejects_at, rejects), (&mut lane.rows, &lane.rows_at, gathered.cleaned.rows)];
+        for (sink, at, rows) in parts {
+            let Some(batch) = MicroBatch { ranges: gathered.ranges.clone(), rows }.beyond(at) else { continue };
+            match sink.commit(batch).await {
+                Ok(Committed::Done | Committed::AlreadyThere) => {}
+                // Another speed layer took it in: the next round asks where to go on.
+                Err(CommitError::Overtaken { table } | CommitError::NotAdjacent { table, .. }) => {
+                    tracing::info!(table, "another writer is ahead; going on from its checkpoint");
+                    return Ok(());
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        report.did_work = true;
+        report.add("n_commits", 1);
+        report.add("n_records", gathered.n_records);
+        report.add("n_rows", n_rows);
+        report.add("n_rejects", n_rejects);
+        for (column, n) in gathered.cleaned.lost {
+            report.add("n_values_lost", n);
+            let stream = &lane.cleaning.stream().name;
+            report.notices.push(format!("{stream}.{column}: {n} values could not be read and are NULL"));
+        }
+        Ok(())
+    }
+}
+
+impl Lane {
+    async fn ask(&mut self) -> Result<()> {
+        self.rows_at = self.rows.checkpoint(&self.partitions).await?;
+        self.rejects_at = self.rejects.checkpoint(&self.partitions).await?;
+        Ok(())
+    }
+
+    /// The lower of the two sinks' next offsets; None if neither has seen the partition.
+    fn next_of(&self, partition: &TopicPartition) -> Option<Offset> {
+        match (self.rows_at.next.get(partition), self.rejects_at.next.get(partition)) {
+            (Some(rows), Some(rejects)) => Some(*rows.min(rejects)),
+            // Seen by one only: the other begins where its rows may have begun.
+            (Some(_), None) | (None, Some(_)) | (None, None) => None,
+        }
+    }
+}
+
+/// Where the batch table of a relation goes on.
+pub async fn batch_checkpoint(
+    tables: &Tables,
+    name: &str,
+    log: LogId,
+    partitions: &[TopicPartition],
+) -> Result<Checkpoint> {
+    match tables.open(&format!("batch/{name}")).await? {
+        Some(mut table) => table.checkpoint(log, partitions).await,
+        None => Ok(Checkpoint::start_of(log)),
+    }
+}
+
+#[async_trait]
+impl Task for Speed {
+    fn name(&self) -> &'static str {
+        "speed"
+    }
+
+    async fn run(&mut self, stop: &Stop) -> Result<Report> {
+        let mut report = Report::default();
+        for cleaning in self.definitions.streams.clone() {
+            let name = cleaning.stream().name.clone();
+            self.run_stream(&cleaning, stop, &mut report).await.with_context(|| format!("stream {name}"))?;
+        }
+        Ok(report)
+    }
+}
