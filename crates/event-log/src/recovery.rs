@@ -40,7 +40,17 @@ pub(crate) fn open(
         Some(found) => found,
         None => (0, mark_without_file(&partition, &segments)),
     };
+    let mut marks = MarkFile::new(dir, Arc::clone(files), sequence);
+    if mark.start > Offset::ZERO {
+        // The process before may have died between writing the mark and syncing it: what is
+        // shown and deleted on its word must not come back after a power cut.
+        marks.write_synced(&mark)?;
+    }
     delete_leftovers(files, &mut segments, mark.start)?;
+    if !segments.is_empty() {
+        // Likewise the name of a segment that it had just begun.
+        files.fs.sync_dir(dir)?;
+    }
     for segment in &segments {
         partition.add_segment(Arc::clone(segment));
     }
@@ -55,7 +65,6 @@ pub(crate) fn open(
         Some(a) => Mark { start: mark.start, segment: a.segment.base, position: a.written, end, group: a.group },
         None => Mark { start: mark.start, segment: end, position: 0, end, group: 0 },
     };
-    let mut marks = MarkFile::new(dir, Arc::clone(files), sequence);
     if active.is_some() && at_end != mark {
         marks.write_synced(&at_end)?;
     }

@@ -89,6 +89,8 @@ fn a_torn_tail_is_cut_at_every_byte() {
                 let log = open(&sim);
                 let bounds = check_all(&log, &t).await;
                 assert_eq!(bounds.end, Offset(10 * n_whole_batches), "{size} bytes and {n_zeros} zeros");
+                let n_left = sim.edit(segment, |bytes| bytes.len());
+                assert_eq!(n_left, ends[n_whole_batches as usize], "nothing is left that a later start could take up");
                 fill(&log, &t, 10, bounds.end.0 + 10).await;
                 drop(log);
                 assert_eq!(check_all(&open(&sim), &t).await.end, bounds.end.plus(10));

@@ -114,6 +114,18 @@ impl Sim {
         Arc::new(Self { state: Arc::new(Mutex::new(after)) })
     }
 
+    /// What the next process finds if this one is killed now: memory is as it was.
+    pub(crate) fn after_kill(&self) -> Arc<Self> {
+        let state = self.lock();
+        let after = State {
+            inodes: state.inodes.clone(),
+            names: state.names.clone(),
+            durable_names: state.durable_names.clone(),
+            ..State::default()
+        };
+        Arc::new(Self { state: Arc::new(Mutex::new(after)) })
+    }
+
     /// The file's content, to be changed behind the log's back.
     pub(crate) fn edit<T>(&self, path: &Path, act: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let mut state = self.lock();
@@ -160,10 +172,18 @@ impl Inode {
         if inode.size_is_dirty && random.coin() {
             inode.durable.resize(inode.cached.len(), 0);
         }
-        // All, none or some of what was on its way.
-        let (all, none) = (random.below(4) == 0, random.below(4) == 0);
-        for block in self.dirty.iter().copied() {
-            if all || (!none && random.coin()) {
+        // Of what was on its way: all, nothing, any blocks, or all but one stretch.
+        let n_dirty = self.dirty.len() as u64;
+        let (from, mode) = (random.below(n_dirty + 1), random.below(4));
+        let to = from + random.below(n_dirty + 1);
+        for (i, block) in self.dirty.iter().copied().enumerate() {
+            let is_written = match mode {
+                0 => true,
+                1 => false,
+                2 => random.coin(),
+                _ => !(from..to).contains(&(i as u64)),
+            };
+            if is_written {
                 inode.write_back(block);
             }
         }
@@ -356,9 +376,10 @@ impl File for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let synced = self.change(Call::SyncData, Inode::sync);
-        if synced.is_err() {
+        let mut state = self.state.lock().unwrap();
+        if synced.is_err() && state.reading().is_ok() {
             // The kernel says it once, and takes the pages for clean.
-            self.state.lock().unwrap().inodes[self.inode].dirty.clear();
+            state.inodes[self.inode].dirty.clear();
         }
         synced
     }
