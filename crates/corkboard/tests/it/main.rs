@@ -1,0 +1,30 @@
+//! The binary's integration tests: the program as its users start it, over its command line
+//! and its sockets, and the emulator against a server of its own.
+//!
+//! `http`, `process`, `pipeline`, `answers` and `posts` are what the tests are written with.
+
+#![allow(clippy::unwrap_used)]
+
+mod http;
+
+mod process;
+
+mod pipeline;
+
+mod answers;
+
+mod posts;
+
+mod bad_input;
+
+mod command_line;
+
+mod delta;
+
+mod emulate;
+
+mod generated;
+
+mod golden;
+
+mod kill_loop;
