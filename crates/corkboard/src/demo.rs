@@ -17,13 +17,12 @@ use model::{
     query::{Ask, RowFormat},
     task::Stop,
 };
-use serde_json::{Map, Value};
 
 use crate::{
     app::{App, Role},
     data::DataFolder,
     emulate::{self, EmulateArgs, Live, Summary},
-    show,
+    show::{self, Row},
     shutdown::Shutdown,
 };
 
@@ -126,7 +125,7 @@ async fn show_live(live: &Live, query: &dyn Query) {
     }
 }
 
-async fn rows_of(query: &dyn Query, view: &str) -> Result<(Vec<Map<String, Value>>, Duration, String)> {
+async fn rows_of(query: &dyn Query, view: &str) -> Result<(Vec<Row>, Duration, String)> {
     let asked = Instant::now();
     let ask = Ask { view: view.to_owned(), scope: Scope::Merged, format: RowFormat::Json };
     let answer = query.query(&ask).await?;

@@ -11,11 +11,11 @@ use engine::{
 };
 use event_log::inspect::{self, Depth};
 use model::{Checkpoint, LogId, Offset, TopicPartition, config::Config};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{
     data::{self, DataFolder},
-    show::{self, Format},
+    show::{self, Format, Row},
 };
 
 #[derive(Clone, Debug, Args)]
@@ -54,7 +54,7 @@ enum What {
     Manifest,
 }
 
-type Rows = Vec<Map<String, Value>>;
+type Rows = Vec<Row>;
 
 pub async fn run(args: InspectArgs, folder: &DataFolder, config: &Config) -> Result<()> {
     folder.existing()?;
@@ -80,10 +80,10 @@ fn print(rows: &Rows, format: Format) -> Result<()> {
         Format::Table => println!("{}", show::table(rows)),
         Format::Csv => {
             if let Some(first) = rows.first() {
-                println!("{}", first.keys().cloned().collect::<Vec<_>>().join(","));
+                println!("{}", first.0.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(","));
             }
             for row in rows {
-                let cells = row.values().map(|v| v.as_str().map_or_else(|| v.to_string(), quoted));
+                let cells = row.0.iter().map(|(_, v)| v.as_str().map_or_else(|| v.to_string(), quoted));
                 println!("{}", cells.collect::<Vec<_>>().join(","));
             }
         }
@@ -95,11 +95,10 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }
 
-fn row(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(map) => map,
-        other => Map::from_iter([("value".to_owned(), other)]),
-    }
+macro_rules! row {
+    ($($name:literal: $value:expr),+ $(,)?) => {
+        Row(vec![$(($name.to_owned(), json!($value))),+])
+    };
 }
 
 fn log(folder: &DataFolder, depth: Depth) -> Result<Rows> {
@@ -107,7 +106,7 @@ fn log(folder: &DataFolder, depth: Depth) -> Result<Rows> {
     let mut rows = Rows::new();
     for partition in &report.partitions {
         for segment in &partition.segments {
-            rows.push(row(json!({
+            rows.push(row! {
                 "partition": partition.partition.to_string(),
                 "segment": segment.path.file_name().map(|n| n.to_string_lossy().into_owned()),
                 "start": segment.base,
@@ -116,7 +115,7 @@ fn log(folder: &DataFolder, depth: Depth) -> Result<Rows> {
                 "first_timestamp_ms": segment.first_timestamp_ms,
                 "last_timestamp_ms": segment.last_timestamp_ms,
                 "damaged": segment.damaged.len() + partition.quarantined.len(),
-            })));
+            });
         }
     }
     Ok(rows)
@@ -124,7 +123,8 @@ fn log(folder: &DataFolder, depth: Depth) -> Result<Rows> {
 
 fn records(folder: &DataFolder, partition: &TopicPartition, from: Offset, count: usize) -> Result<Rows> {
     let records = inspect::dump(&folder.log(), partition, from, count)?;
-    records.iter().map(|r| Ok(row(serde_json::to_value(r)?))).collect()
+    // Through text, which keeps the fields in their order.
+    Ok(serde_json::from_str(&serde_json::to_string(&records)?)?)
 }
 
 async fn landing(folder: &DataFolder) -> Result<Rows> {
@@ -132,22 +132,22 @@ async fn landing(folder: &DataFolder) -> Result<Rows> {
     let listing = objects::list(store.objects().as_ref(), None, &Checkpoint::start_of(LogId::NONE)).await?;
     let mut rows = Rows::new();
     for object in &listing.objects {
-        rows.push(row(json!({
+        rows.push(row! {
             "partition": object.partition.to_string(),
             "start": object.start,
             "size_bytes": object.size_bytes,
             "object": object.key.to_string(),
             "problem": Value::Null,
-        })));
+        });
     }
     for foreign in &listing.foreign {
-        rows.push(row(json!({
+        rows.push(row! {
             "partition": Value::Null,
             "start": Value::Null,
             "size_bytes": Value::Null,
             "object": foreign.key.to_string(),
             "problem": foreign.reason,
-        })));
+        });
     }
     Ok(rows)
 }
@@ -180,7 +180,7 @@ async fn checkpoints(folder: &DataFolder, config: &Config) -> Result<Rows> {
             let at = table.checkpoint(log, std::slice::from_ref(&partition)).await?;
             taken.insert(layer, at.next.get(&partition).copied());
         }
-        rows.push(row(json!({
+        rows.push(row! {
             "partition": partition.to_string(),
             "stream": stream,
             "log_start": bounds.map(|b| b.start),
@@ -188,7 +188,7 @@ async fn checkpoints(folder: &DataFolder, config: &Config) -> Result<Rows> {
             "landed": landed.next.get(&partition),
             "batch": taken.get("batch").copied().flatten(),
             "realtime": taken.get("realtime").copied().flatten(),
-        })));
+        });
     }
     Ok(rows)
 }

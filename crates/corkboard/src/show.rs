@@ -12,7 +12,11 @@ use model::{
     config::Config,
     query::{Ask, Boundary, RowFormat},
 };
-use serde_json::{Map, Value};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::Value;
 
 use crate::data::{self, DataFolder};
 
@@ -56,7 +60,7 @@ pub async fn view(serving: &dyn Query, name: &str, scope: Scope, format: Format)
     let answer = serving.query(&Ask { view: name.to_owned(), scope, format: row_format }).await?;
     let mut out = std::io::stdout().lock();
     if format == Format::Table {
-        let rows: Vec<Map<String, Value>> = serde_json::from_slice(&answer.body).context("the answer's rows")?;
+        let rows: Vec<Row> = serde_json::from_slice(&answer.body).context("the answer's rows")?;
         if answer.n_rows == 0 {
             writeln!(out, "no rows")?;
         } else {
@@ -72,15 +76,55 @@ pub async fn view(serving: &dyn Query, name: &str, scope: Scope, format: Format)
     Ok(())
 }
 
+/// A row with its columns in the order of the answer, which a `Map` would sort.
+#[derive(Clone, Debug, Default)]
+pub struct Row(pub Vec<(String, Value)>);
+
+impl Row {
+    pub fn get(&self, column: &str) -> Option<&Value> {
+        self.0.iter().find(|(name, _)| name == column).map(|(_, value)| value)
+    }
+}
+
+impl<'de> Deserialize<'de> for Row {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(RowVisitor)
+    }
+}
+
+impl Serialize for Row {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+struct RowVisitor;
+
+impl<'de> Visitor<'de> for RowVisitor {
+    type Value = Row;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a row")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Row, A::Error> {
+        let mut row = Row::default();
+        while let Some(cell) = map.next_entry()? {
+            row.0.push(cell);
+        }
+        Ok(row)
+    }
+}
+
 /// Rows as columns with a head; numbers to the right.
-pub fn table(rows: &[Map<String, Value>]) -> Table {
+pub fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     if let Some(first) = rows.first() {
-        table.set_header(first.keys());
+        table.set_header(first.0.iter().map(|(name, _)| name));
     }
     for row in rows {
-        table.add_row(row.values().map(cell));
+        table.add_row(row.0.iter().map(|(_, value)| cell(value)));
     }
     table
 }

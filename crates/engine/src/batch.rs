@@ -13,7 +13,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use datafusion::arrow::{array::RecordBatch, datatypes::SchemaRef};
 use model::{
@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use self::{
-    intake::{Intake, Plan},
+    intake::{Intake, Plan, Source},
     manifest::{Manifest, StreamRun, ViewRun},
 };
 use crate::{
@@ -68,8 +68,9 @@ impl Batch {
     /// One run; `whole` computes everything anew.
     pub async fn run(&self, whole: bool, stop: &Stop, watch: Watch<'_>) -> Result<Outcome> {
         let began = Instant::now();
-        let landed_by = marker::read(self.landing.objects().as_ref()).await?.map(|m| m.log);
-        let log = landed_by.unwrap_or_else(Uuid::nil);
+        let marker = marker::read(self.landing.objects().as_ref()).await?;
+        let log = marker.as_ref().map_or_else(Uuid::nil, |m| m.log);
+        let previous = manifest::latest(&self.tables).await?;
         let listing = objects::list(self.landing.objects().as_ref(), None, &Checkpoint::start_of(LogId::NONE))
             .await
             .with_context(|| format!("the landing folder {}", self.landing))?;
@@ -81,10 +82,23 @@ impl Batch {
             manifest.skipped.push(format!("{n_unnamed} more objects are no landing objects"));
         }
         self.note_topics_of_no_stream(&listing, &mut report);
+        if listing.objects.is_empty() && previous.is_none() {
+            // Nothing was ever landed: whose landing folder it will be is not known yet.
+            report.notices.extend(manifest.skipped);
+            return Ok(Outcome { manifest: None, report });
+        }
 
+        let mut troubles = Vec::new();
         let mut works = Vec::new();
         for cleaning in &self.definitions.streams {
-            works.push(self.plan_stream(cleaning, log, landed_by.is_some(), whole, &listing, &mut manifest).await?);
+            let source = match &marker {
+                Some(marker) => Source::Own { begin_at: marker.begin_at.clone() },
+                None => Source::Foreign,
+            };
+            match self.plan_stream(cleaning, log, source, whole, &listing, previous.as_ref()).await {
+                Ok(work) => works.push(work),
+                Err(e) => troubles.push(format!("stream {}: {e:#}", cleaning.stream().name)),
+            }
         }
         let total_bytes = works.iter().map(|w| w.plan.size_bytes()).sum();
         let mut done_bytes = 0;
@@ -95,7 +109,13 @@ impl Batch {
             }
             let n_bytes = work.plan.size_bytes();
             let on_bytes = |n: u64| watch(Progress::Cleaning { done_bytes: done_bytes + n, total_bytes });
-            let run = self.run_stream(&work, stop, &on_bytes, &mut manifest.skipped).await?;
+            let run = match self.run_stream(&work, stop, &on_bytes, &mut manifest.skipped).await {
+                Ok(run) => run,
+                Err(e) => {
+                    troubles.push(format!("stream {}: {e:#}", work.cleaning.stream().name));
+                    continue;
+                }
+            };
             done_bytes += n_bytes;
             if let Some((run, changed)) = run {
                 is_changed |= changed;
@@ -112,18 +132,20 @@ impl Batch {
             }
         }
         report.notices.extend(manifest.skipped.iter().cloned());
-        if !stop.is_cancelled() {
-            let previous = manifest::latest(&self.tables).await?;
-            is_changed |= self.write_views(log, previous.as_ref(), &mut manifest, watch).await?;
+        // Views are of all streams together: with one of them in trouble they stay as they are.
+        if troubles.is_empty() && !stop.is_cancelled() {
+            is_changed |= self.write_views(log, previous.as_ref(), &mut manifest, watch, &mut troubles).await?;
         }
+        if is_changed && troubles.is_empty() && !stop.is_cancelled() {
+            manifest.finished_ms = model::Timestamp::now().0;
+            manifest.seconds = began.elapsed().as_secs_f64();
+            manifest.write(&self.tables).await?;
+            report.did_work = true;
+            return Ok(Outcome { manifest: Some(manifest), report });
+        }
+        ensure!(troubles.is_empty(), "{}", troubles.join("; "));
         report.did_work = is_changed;
-        if !is_changed || stop.is_cancelled() {
-            return Ok(Outcome { manifest: None, report });
-        }
-        manifest.finished_ms = model::Timestamp::now().0;
-        manifest.seconds = began.elapsed().as_secs_f64();
-        manifest.write(&self.tables).await?;
-        Ok(Outcome { manifest: Some(manifest), report })
+        Ok(Outcome { manifest: None, report })
     }
 
     fn note_topics_of_no_stream(&self, listing: &objects::Listing, report: &mut Report) {
@@ -147,10 +169,10 @@ impl Batch {
         &self,
         cleaning: &Arc<Cleaning>,
         log: Uuid,
-        is_own_landing: bool,
+        source: Source,
         whole: bool,
         listing: &objects::Listing,
-        manifest: &mut Manifest,
+        previous: Option<&Manifest>,
     ) -> Result<Work> {
         let stream = cleaning.stream();
         let rows_def = self.def(cleaning, log, &stream.name, cleaning.schema());
@@ -162,7 +184,11 @@ impl Batch {
         for object in of_stream {
             objects.entry(object.partition.clone()).or_default().push(object.clone());
         }
-        let partitions: Vec<TopicPartition> = objects.keys().cloned().collect();
+        // A partition may have lost its objects; its table still knows it.
+        let before = previous.and_then(|m| m.streams.get(&stream.name));
+        let known = before.into_iter().flat_map(|run| run.through.keys());
+        let partitions: BTreeSet<TopicPartition> = objects.keys().chain(known).cloned().collect();
+        let partitions: Vec<TopicPartition> = partitions.into_iter().collect();
         let id = LogId { id: log, epoch: 0 };
         let at = rows.checkpoint(id, &partitions).await?;
         let rejects_at = rejects.checkpoint(id, &partitions).await?;
@@ -170,7 +196,7 @@ impl Batch {
         let lags = partitions.iter().any(|p| rejects_at.next_of(p) < at.next_of(p));
         let whole = whole || is_another_definition || lags;
         let from = if whole { Checkpoint::start_of(id) } else { at.clone() };
-        let plan = Plan::of(&objects, &from, is_own_landing, &mut manifest.skipped);
+        let plan = Plan::of(&objects, &from, source);
         Ok(Work { cleaning: cleaning.clone(), rows_def, rejects_def, rows, rejects, at, rejects_at, whole, plan })
     }
 
@@ -198,8 +224,8 @@ impl Batch {
         let writer = |table: &Table, def: &TableDef| {
             table.writer(&def.schema, self.config.row_group_rows, self.config.target_file_bytes)
         };
-        let mut rows_writer = writer(&work.rows, &work.rows_def)?;
-        let mut rejects_writer = writer(&work.rejects, &work.rejects_def)?;
+        let mut rows_writer = writer(&work.rows, &work.rows_def);
+        let mut rejects_writer = writer(&work.rejects, &work.rejects_def);
         let mut intake = Intake::begin(self.landing.objects(), work.cleaning.clone(), &work.plan, &self.config);
         let rejects_at = if work.whole { Checkpoint::start_of(work.at.log) } else { work.rejects_at.clone() };
         while let Some(piece) = intake.next().await? {
@@ -216,8 +242,11 @@ impl Batch {
             run.n_records += piece.n_records;
             on_bytes(piece.done_bytes);
         }
-        let taken = intake.finish();
-        skipped.extend(taken.notices);
+        let mut taken = intake.finish();
+        skipped.extend(std::mem::take(&mut taken.notices));
+        if work.whole {
+            work.account_for_what_was_there(&mut taken.ranges)?;
+        }
         run.n_objects = taken.n_objects;
         run.ranges = taken.ranges.clone();
         let rows_pending = rows_writer.finish().await?;
@@ -253,35 +282,52 @@ impl Batch {
         previous: Option<&Manifest>,
         manifest: &mut Manifest,
         watch: Watch<'_>,
+        troubles: &mut Vec<String>,
     ) -> Result<bool> {
+        let is_recomputed = manifest.streams.values().any(|s| s.whole);
         let mut is_changed = false;
         let total = self.definitions.views.len();
         for (done, view) in self.definitions.views.iter().enumerate() {
             watch(Progress::View { name: &view.name, done, total });
             let definition = self.view_definition(view, manifest);
             let before = previous.and_then(|m| m.views.get(&view.name));
-            let is_current = before.is_some_and(|v| v.definition == definition);
+            let is_current = !is_recomputed && before.is_some_and(|v| v.definition == definition);
             let path = format!("views/{}", view.name);
             if let (true, Some(before), Some(_)) = (is_current, before, self.tables.open(&path).await?) {
                 manifest.views.insert(view.name.clone(), before.clone());
                 continue;
             }
-            let (schema, batches) = self.evaluate(view).await.with_context(|| format!("view {}", view.name))?;
-            let def = TableDef { path, schema, definition: definition.clone(), log };
-            let mut table = self.tables.open_or_create(&def).await?;
-            let mut writer = table.writer(&def.schema, self.config.row_group_rows, self.config.target_file_bytes)?;
-            for batch in &batches {
-                writer.write(batch).await?;
+            match self.write_view(view, path, definition, log, &manifest.run).await {
+                Ok(run) => {
+                    manifest.views.insert(view.name.clone(), run);
+                    is_changed = true;
+                }
+                Err(e) => troubles.push(format!("view {}: {e:#}", view.name)),
             }
-            let pending = writer.finish().await?;
-            let n_rows = pending.n_rows;
-            table.commit(&def, &[], pending, Change::Replace, &json!({"run": manifest.run})).await?;
-            let run = ViewRun { definition, n_rows, table_version: table.version() };
-            manifest.views.insert(view.name.clone(), run);
-            is_changed = true;
         }
         watch(Progress::View { name: "", done: total, total });
         Ok(is_changed)
+    }
+
+    async fn write_view(
+        &self,
+        view: &ViewDef,
+        path: String,
+        definition: String,
+        log: Uuid,
+        run: &str,
+    ) -> Result<ViewRun> {
+        let (schema, batches) = self.evaluate(view).await?;
+        let def = TableDef { path, schema, definition: definition.clone(), log };
+        let mut table = self.tables.open_or_create(&def).await?;
+        let mut writer = table.writer(&def.schema, self.config.row_group_rows, self.config.target_file_bytes);
+        for batch in &batches {
+            writer.write(batch).await?;
+        }
+        let pending = writer.finish().await?;
+        let n_rows = pending.n_rows;
+        table.commit(&def, &[], pending, Change::Replace, &json!({"run": run})).await?;
+        Ok(ViewRun { definition, n_rows, table_version: table.version() })
     }
 
     /// A hash of the view's text and of the exact rows it is computed from.
@@ -338,6 +384,27 @@ struct Work {
     rejects_at: Checkpoint,
     whole: bool,
     plan: Plan,
+}
+
+impl Work {
+    /// A run that replaces everything must reach as far as the table did, or records that only
+    /// the table still has would be lost; elsewhere the partition begins anew.
+    fn account_for_what_was_there(&self, ranges: &mut Vec<OffsetRange>) -> Result<()> {
+        for (partition, at) in &self.at.next {
+            let end = ranges.iter().find(|r| r.partition == *partition).map(|r| r.end);
+            ensure!(
+                !self.plan.is_own() || end.unwrap_or_default() >= *at,
+                "{partition}: the landing objects end at {}, but the batch table has the records below {at}: restore \
+                 the objects; the table is left as it is",
+                end.unwrap_or_default()
+            );
+            if end.is_none() {
+                let nothing = OffsetRange { partition: partition.clone(), start: Offset::ZERO, end: Offset::ZERO };
+                ranges.push(nothing);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The batch layer as a task of the driver.

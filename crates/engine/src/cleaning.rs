@@ -86,7 +86,7 @@ impl Cleaning {
         let mut fields = Vec::new();
         for output in &outputs {
             let value = physical(output)?;
-            let name = output.schema_name().to_string();
+            let (_, name) = output.qualified_name();
             ensure!(!name.starts_with('_'), "column {name:?}: names that begin with _ are Corkboard's own");
             let mut sources = BTreeSet::new();
             for column in output.column_refs() {
@@ -150,7 +150,10 @@ impl Cleaning {
         if let Some(filter) = &self.filter {
             let passes = filter.evaluate(&raw)?.into_array(n_rows)?;
             let passes = passes.as_any().downcast_ref::<BooleanArray>().context("the filter is not a boolean")?;
-            keep = Some(compute::prep_null_mask_filter(passes));
+            keep = Some(match passes.null_count() {
+                0 => passes.clone(),
+                _ => compute::prep_null_mask_filter(passes),
+            });
         }
         for index in &self.required {
             let column = rows.column(*index);
@@ -214,8 +217,9 @@ pub fn rejects_batch(rejects: &[Reject]) -> RecordBatch {
 fn definition_hash(stream: &StreamDef) -> String {
     let mut hash = Sha256::new();
     hash.update(CLEANING_VERSION.to_le_bytes());
-    // What decides a clean row; not `topics` and `dedup`, which decide later which rows count.
-    let meaning = serde_json::json!({"columns": stream.columns, "required": stream.required, "key": stream.key});
+    // What decides which rows there are; not `dedup`, which decides later which of them count.
+    let meaning = serde_json::json!({"columns": stream.columns, "required": stream.required, "key": stream.key,
+        "topics": stream.topics});
     hash.update(meaning.to_string());
     hash.update(&stream.sql);
     hash.finalize().iter().map(|b| format!("{b:02x}")).collect()

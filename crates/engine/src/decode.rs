@@ -28,6 +28,11 @@ pub const POSITION: [(&str, DataType); 4] = [
 /// Wrappings within wrappings that are followed.
 const MAX_WRAPPINGS: usize = 4;
 
+/// Rows that one record may hold: a small body must not become a large batch.
+const MAX_ROWS_PER_RECORD: usize = 10_000;
+/// Of the text of a record with more, so much is kept with the reject.
+const SHOWN_BYTES: usize = 1000;
+
 /// A record, or a row in it, that cannot be cleaned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reject {
@@ -107,8 +112,9 @@ impl Decoder {
         self.texts.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.texts.is_empty() && self.rejects.is_empty()
+    /// Rejects held so far.
+    pub fn n_rejects(&self) -> usize {
+        self.rejects.len()
     }
 
     /// Bytes of the lines held.
@@ -181,6 +187,10 @@ impl Decoder {
         }
         if wrappings == 0 {
             return Err(at.reject(*nth, "wrapped too deeply".to_owned(), utf8.to_owned()));
+        }
+        if elements.len() + *nth as usize > MAX_ROWS_PER_RECORD {
+            let shown = utf8.chars().take(SHOWN_BYTES).collect();
+            return Err(at.reject(*nth, format!("more than {MAX_ROWS_PER_RECORD} rows in one record"), shown));
         }
         for element in elements {
             let element = text.slice_ref(element.get().as_bytes());

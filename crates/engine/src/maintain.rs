@@ -3,14 +3,13 @@
 
 use std::{collections::BTreeMap, num::NonZeroU64, path::PathBuf, sync::Arc};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
-use futures::TryStreamExt;
+use deltalake_core::operations::vacuum::VacuumMode;
 use model::{
     Checkpoint, EventLog, LogId, Offset, Report, Stop, Task, TopicPartition,
     config::{BatchConfig, MaintainConfig},
 };
-use object_store::ObjectStore;
 
 use crate::{
     batch::manifest,
@@ -21,6 +20,8 @@ use crate::{
     table::{Table, Tables},
 };
 
+/// A file that no commit names is a dead writer's once it is older than any run takes.
+const ORPHAN_AGE_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 /// Manifests kept; older ones are deleted by vacuum.
 const N_MANIFESTS: usize = 1000;
 
@@ -60,6 +61,12 @@ fn stream_tables(definitions: &Definitions) -> Vec<String> {
     names.flat_map(|name| [format!("batch/{name}"), format!("realtime/{name}")]).collect()
 }
 
+/// What was done for the others is done; the error tells of the rest.
+fn finish(report: Report, troubles: &[String]) -> Result<Report> {
+    ensure!(troubles.is_empty(), "{}", troubles.join("; "));
+    Ok(report)
+}
+
 #[async_trait]
 impl Task for Compact {
     fn name(&self) -> &'static str {
@@ -68,20 +75,30 @@ impl Task for Compact {
 
     async fn run(&mut self, stop: &Stop) -> Result<Report> {
         let mut report = Report::default();
+        let mut troubles = Vec::new();
         for path in stream_tables(&self.definitions) {
             if stop.is_cancelled() {
                 break;
             }
-            let Some(table) = self.tables.open(&path).await? else { continue };
+            let table = match self.tables.open(&path).await {
+                Ok(Some(table)) => table,
+                Ok(None) => continue,
+                Err(e) => {
+                    troubles.push(format!("{e:#}"));
+                    continue;
+                }
+            };
             let (n_files, size_bytes) = table.files()?;
             let target = self.config.compact_target_bytes.max(1);
             let n_wanted = size_bytes / target + 1;
             if n_files < self.config.compact_min_files || n_files as u64 <= n_wanted {
                 continue;
             }
-            self.compact(&table, target, &mut report).await.with_context(|| format!("table {path}"))?;
+            if let Err(e) = self.compact(&table, target, &mut report).await {
+                troubles.push(format!("table {path}: {e:#}"));
+            }
         }
-        Ok(report)
+        finish(report, &troubles)
     }
 }
 
@@ -114,37 +131,43 @@ impl Task for Vacuum {
 
     async fn run(&mut self, stop: &Stop) -> Result<Report> {
         let mut report = Report::default();
+        let mut troubles = Vec::new();
         let views = self.definitions.views.iter().map(|v| format!("views/{}", v.name));
         for path in stream_tables(&self.definitions).into_iter().chain(views) {
             if stop.is_cancelled() {
                 break;
             }
-            let Some(table) = self.tables.open(&path).await? else { continue };
-            let n_removed = self.vacuum(&table).await.with_context(|| format!("table {path}"))?;
-            if n_removed > 0 {
-                report.did_work = true;
-                report.add("n_files_removed", n_removed);
+            let removed = match self.tables.open(&path).await {
+                Ok(Some(table)) => self.vacuum(&table).await,
+                Ok(None) => Ok(0),
+                Err(e) => Err(e),
+            };
+            match removed {
+                Ok(0) => {}
+                Ok(n_removed) => {
+                    report.did_work = true;
+                    report.add("n_files_removed", n_removed);
+                }
+                Err(e) => troubles.push(format!("table {path}: {e:#}")),
             }
         }
         report.add("n_manifests_removed", manifest::prune(&self.tables, N_MANIFESTS).await?);
-        Ok(report)
+        finish(report, &troubles)
     }
 }
 
 impl Vacuum {
-    /// Only files older than the retention that no kept version names: a writer's files that
-    /// are not committed yet are younger, if the retention is longer than any run.
+    /// First the files that a commit removed, then those that no commit ever named.
     async fn vacuum(&self, table: &Table) -> Result<u64> {
         let retention = chrono::Duration::milliseconds(self.config.vacuum_retention_ms as i64);
-        let (_, metrics) = table
-            .delta()
-            .clone()
-            .vacuum()
-            .with_retention_period(retention)
-            .with_enforce_retention_duration(false)
-            .with_mode(deltalake_core::operations::vacuum::VacuumMode::Full)
-            .await?;
-        Ok(metrics.files_deleted.len() as u64)
+        let orphans = retention.max(chrono::Duration::milliseconds(ORPHAN_AGE_MS));
+        let mut n_deleted = 0;
+        for (mode, age) in [(VacuumMode::Lite, retention), (VacuumMode::Full, orphans)] {
+            let vacuum = table.delta().clone().vacuum().with_mode(mode).with_retention_period(age);
+            let (_, metrics) = vacuum.with_enforce_retention_duration(false).await?;
+            n_deleted += metrics.files_deleted.len() as u64;
+        }
+        Ok(n_deleted)
     }
 }
 
@@ -158,11 +181,14 @@ impl Task for Trim {
         let mut report = Report::default();
         let description = self.log.describe().await?;
         let landed = Landing::floors(&self.landing).await?;
+        // Another log's landing folder says nothing about this log's records.
+        let is_ours = landed.log.id == description.id.id;
         let mut floors = BTreeMap::new();
         for partition in description.partitions() {
-            // A partition that nothing was landed of has no entry, and keeps everything.
-            floors.insert(partition.clone(), landed.next_of(&partition));
+            let floor = if is_ours { landed.next_of(&partition) } else { Offset::ZERO };
+            floors.insert(partition, floor);
         }
+        let mut troubles = Vec::new();
         for cleaning in &self.definitions.streams {
             if stop.is_cancelled() {
                 return Ok(report);
@@ -170,8 +196,16 @@ impl Task for Trim {
             let takes = |p: &TopicPartition| cleaning.stream().takes(p.topic.as_str());
             let partitions: Vec<TopicPartition> = description.partitions().filter(takes).collect();
             for name in [cleaning.stream().name.clone(), cleaning.stream().rejected()] {
+                let none = Checkpoint::start_of(description.id);
                 let (batch_at, realtime_at) =
-                    self.trim_realtime(&name, description.id, &partitions, &mut report).await?;
+                    match self.trim_realtime(&name, description.id, &partitions, &mut report).await {
+                        Ok(at) => at,
+                        // Its records stay in the log; the others' need not.
+                        Err(e) => {
+                            troubles.push(format!("{name}: {e:#}"));
+                            (none.clone(), none)
+                        }
+                    };
                 for partition in &partitions {
                     let lowest = batch_at.next_of(partition).min(realtime_at.next_of(partition));
                     floors.entry(partition.clone()).and_modify(|floor| *floor = (*floor).min(lowest));
@@ -183,7 +217,7 @@ impl Task for Trim {
             report.did_work = true;
             report.add("deleted_bytes", deleted_bytes);
         }
-        Ok(report)
+        finish(report, &troubles)
     }
 }
 
@@ -211,17 +245,12 @@ impl Trim {
             (below > floors.next_of(p)).then(|| (p.clone(), below))
         };
         let below: BTreeMap<TopicPartition, Offset> = partitions.iter().filter_map(has_rows_below).collect();
-        if !below.is_empty() {
+        let (n_files, _) = realtime.files()?;
+        if !below.is_empty() && n_files > 0 {
             let n_rows = realtime.forget_below(log, &below).await.with_context(|| format!("realtime/{name}"))?;
-            report.did_work = true;
+            report.did_work |= n_rows > 0;
             report.add("n_rows_forgotten", n_rows);
         }
         Ok((batch_at, realtime_at))
     }
-}
-
-/// Bytes of all objects of a store, for `inspect`.
-pub async fn size_of(store: &dyn ObjectStore) -> Result<u64> {
-    let sizes = store.list(None).map_ok(|m| m.size);
-    Ok(sizes.try_fold(0, |sum, size| async move { Ok(sum + size) }).await?)
 }

@@ -98,7 +98,18 @@ fn at_or_above(below: &BTreeMap<TopicPartition, Offset>) -> String {
         format!("(_topic = '{}' AND _partition = {} AND _offset < {offset})", partition.topic, partition.partition)
     });
     let ranges: Vec<String> = ranges.collect();
-    if ranges.is_empty() { String::new() } else { format!(" WHERE NOT ({})", ranges.join(" OR ")) }
+    if ranges.is_empty() { String::new() } else { format!(" WHERE NOT {}", any_of(&ranges)) }
+}
+
+/// A balanced tree of ORs: with a partition per term, a chain could be too deep to walk.
+fn any_of(terms: &[String]) -> String {
+    match terms {
+        [one] => one.clone(),
+        _ => {
+            let (left, right) = terms.split_at(terms.len() / 2);
+            format!("({} OR {})", any_of(left), any_of(right))
+        }
+    }
 }
 
 /// Plans a view's text: one `SELECT`, nothing that writes.

@@ -223,7 +223,12 @@ impl Serving {
                 return Ok(moment);
             }
         }
-        bail!("the tables of {} changed {MAX_LOOKS} times while they were read; ask again", layers.batch.path)
+        bail!(
+            "the ranges of {} and {} are not adjacent: ask again; if this goes on, the batch table was set back, and \
+             `corkboard batch run` brings it up to where it was",
+            layers.batch.path,
+            layers.realtime.path
+        )
     }
 
     /// None if a layer moved on in between.
@@ -273,7 +278,12 @@ impl Serving {
         }
         let mut tail = state.tail.lock().await;
         for partition in partitions {
-            let from = batch_at.next_of(partition).max(realtime_at.next_of(partition));
+            let mut from = batch_at.next_of(partition).max(realtime_at.next_of(partition));
+            if from == Offset::ZERO {
+                // No table has any of it; the log may have been trimmed since tables were lost.
+                from = event_log.bounds(partition).await?.start;
+                moment.complete &= from == Offset::ZERO;
+            }
             moment.realtime_through.insert(partition.clone(), from);
             let read = match tail.read(event_log.as_ref(), partition, from, kind.into()).await {
                 Ok(read) => read,

@@ -11,10 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use async_trait::async_trait;
 use model::{
-    Checkpoint, EventLog, LogId, Offset, OffsetRange, Report, Stop, Task, Timestamp, TopicPartition,
+    Checkpoint, EventLog, LogId, Offset, OffsetRange, Report, Stop, Task, TopicPartition,
     config::{BatchConfig, SpeedConfig},
 };
 
@@ -36,11 +36,14 @@ pub struct Speed {
     /// When a stream's records, seen to wait, are due. A hint that saves looking: a run
     /// that forgot it looks and finds the same.
     due: BTreeMap<String, Due>,
+    /// Sinks kept open between runs; they are asked anew each time.
+    lanes: BTreeMap<String, Lane>,
 }
 
+/// Records that wait: since when, and where they begin, summed over the partitions.
 struct Due {
-    at: Instant,
-    n_waiting: u64,
+    seen: Instant,
+    position: u64,
 }
 
 /// A stream's sinks at work in one run.
@@ -60,7 +63,8 @@ struct Gathered {
     cleaned: cleaning::Cleaned,
     n_records: u64,
     is_large: bool,
-    oldest: Option<Timestamp>,
+    /// Where the records begin, summed over the partitions.
+    position: u64,
 }
 
 impl Speed {
@@ -71,7 +75,7 @@ impl Speed {
         config: SpeedConfig,
         files: BatchConfig,
     ) -> Self {
-        Self { log, tables, definitions, config, files, due: BTreeMap::new() }
+        Self { log, tables, definitions, config, files, due: BTreeMap::new(), lanes: BTreeMap::new() }
     }
 
     async fn run_stream(&mut self, cleaning: &Arc<Cleaning>, stop: &Stop, report: &mut Report) -> Result<()> {
@@ -82,7 +86,12 @@ impl Speed {
         if partitions.is_empty() || !self.may_be_due(&stream.name, &partitions).await? {
             return Ok(());
         }
-        let mut lane = self.lane(cleaning, description.id, partitions).await?;
+        // Taken out: after an error the sinks are opened anew.
+        let mut lane = match self.lanes.remove(&stream.name) {
+            Some(lane) if lane.log.id == description.id.id => lane,
+            _ => self.lane(cleaning, description.id),
+        };
+        lane.partitions = partitions;
         self.check_definition(&mut lane).await?;
         while !stop.is_cancelled() {
             lane.ask().await?;
@@ -91,15 +100,17 @@ impl Speed {
                 self.due.remove(&stream.name);
                 break;
             }
-            let waited_ms = gathered.oldest.map_or(u64::MAX, |t| (Timestamp::now().0 - t.0).max(0) as u64);
-            if !gathered.is_large && waited_ms < self.config.linger_ms {
-                let wait = Duration::from_millis(self.config.linger_ms - waited_ms);
-                let due = Due { at: Instant::now() + wait, n_waiting: gathered.n_records };
-                self.due.insert(stream.name.clone(), due);
+            // By the wall clock since they were first seen: producers' clocks may be wrong.
+            let position = gathered.position;
+            let due = self.due.entry(stream.name.clone()).or_insert(Due { seen: Instant::now(), position });
+            due.position = position;
+            if !gathered.is_large && due.seen.elapsed() < Duration::from_millis(self.config.linger_ms) {
                 break;
             }
             self.commit(&mut lane, gathered, report).await?;
+            self.due.remove(&stream.name);
         }
+        self.lanes.insert(stream.name.clone(), lane);
         Ok(())
     }
 
@@ -107,17 +118,17 @@ impl Speed {
     /// over, unless many have come.
     async fn may_be_due(&mut self, stream: &str, partitions: &[TopicPartition]) -> Result<bool> {
         let Some(due) = self.due.get(stream) else { return Ok(true) };
-        if due.at <= Instant::now() {
+        if due.seen.elapsed() >= Duration::from_millis(self.config.linger_ms) {
             return Ok(true);
         }
-        let mut n_end = 0;
+        let mut end = 0;
         for partition in partitions {
-            n_end += self.log.bounds(partition).await?.end.0;
+            end += self.log.bounds(partition).await?.end.0;
         }
-        Ok(n_end.saturating_sub(due.n_waiting) >= self.config.max_rows as u64 && due.n_waiting == 0)
+        Ok(end.saturating_sub(due.position) >= self.config.max_rows as u64)
     }
 
-    async fn lane(&self, cleaning: &Arc<Cleaning>, log: LogId, partitions: Vec<TopicPartition>) -> Result<Lane> {
+    fn lane(&self, cleaning: &Arc<Cleaning>, log: LogId) -> Lane {
         let stream = cleaning.stream();
         let sink = |name: &str, schema: &datafusion::arrow::datatypes::SchemaRef| {
             let def = TableDef {
@@ -128,15 +139,15 @@ impl Speed {
             };
             DeltaSink::new(self.tables.clone(), def, self.files.clone())
         };
-        Ok(Lane {
+        Lane {
             rows: sink(&stream.name, cleaning.schema()),
             rejects: sink(&stream.rejected(), &cleaning::rejects_schema()),
             cleaning: cleaning.clone(),
             rows_at: Checkpoint::start_of(log),
             rejects_at: Checkpoint::start_of(log),
             log,
-            partitions,
-        })
+            partitions: Vec::new(),
+        }
     }
 
     /// Rows made by another definition are given up; what the batch table does not have is
@@ -170,7 +181,7 @@ impl Speed {
             cleaned: lane.cleaning.apply(decoder.finish())?,
             n_records: 0,
             is_large: false,
-            oldest: None,
+            position: 0,
         };
         for partition in &lane.partitions {
             let bounds = self.log.bounds(partition).await?;
@@ -181,6 +192,7 @@ impl Speed {
                  records were lost from the log; restore it, or move the real-time tables away",
                 bounds.end
             );
+            gathered.position += start.0;
             let mut next = start;
             while next < bounds.end && !gathered.is_large {
                 let n_bytes = self.config.max_bytes.saturating_sub(decoder.size_bytes()).max(1);
@@ -190,9 +202,8 @@ impl Speed {
                     decoder.push(partition, stored.offset, &line::canonical(&stored.record));
                     next = stored.offset.plus(1);
                     gathered.n_records += 1;
-                    gathered.oldest =
-                        gathered.oldest.min(Some(stored.record.timestamp)).or(Some(stored.record.timestamp));
-                    if gathered.n_records as usize >= self.config.max_rows {
+                    if (gathered.n_records as usize).max(decoder.n_rows() + decoder.n_rejects()) >= self.config.max_rows
+                    {
                         gathered.is_large = true;
                         break;
                     }
@@ -277,10 +288,14 @@ impl Task for Speed {
 
     async fn run(&mut self, stop: &Stop) -> Result<Report> {
         let mut report = Report::default();
+        let mut troubles = Vec::new();
         for cleaning in self.definitions.streams.clone() {
-            let name = cleaning.stream().name.clone();
-            self.run_stream(&cleaning, stop, &mut report).await.with_context(|| format!("stream {name}"))?;
+            let name = &cleaning.stream().name;
+            if let Err(e) = self.run_stream(&cleaning, stop, &mut report).await {
+                troubles.push(format!("stream {name}: {e:#}"));
+            }
         }
+        ensure!(troubles.is_empty(), "{}", troubles.join("; "));
         Ok(report)
     }
 }

@@ -5,28 +5,33 @@
 //! before every commit and after every commit whose outcome is unknown. Two writers at once
 //! are told apart by Delta's conflict check, which fails the one whose `txn` came second.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroU64,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use datafusion::{
     arrow::{
         array::RecordBatch,
         compute,
-        datatypes::{DataType, Field, Schema, SchemaRef},
+        datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
     },
     catalog::TableProvider,
     parquet::{basic::Compression, file::properties::WriterProperties},
 };
 use deltalake_core::{
     DeltaTable, DeltaTableBuilder, DeltaTableError,
+    datafile::writer::{DeltaWriter, WriterConfig},
     kernel::{
         Action, Add, StructType, Transaction, Version,
         engine::arrow_conversion::{TryFromArrow, TryIntoArrow},
         transaction::{CommitBuilder, CommitProperties},
     },
-    operations::create::CreateBuilder,
+    operations::{create::CreateBuilder, get_num_idx_cols_and_stats_columns},
     protocol::{DeltaOperation, SaveMode},
-    writer::{DeltaWriter, RecordBatchWriter},
 };
 use model::{Checkpoint, LogId, Offset, OffsetRange, TopicPartition, config::MaintainConfig};
 use object_store::{ObjectStore, prefix::PrefixStore};
@@ -40,6 +45,10 @@ use crate::store::Store;
 const DEFINITION: &str = "corkboard.definition";
 /// The table property that names the log its rows come from.
 const LOG: &str = "corkboard.log";
+/// The table property that names the commit that last replaced the rows.
+const REPLACED: &str = "corkboard.replaced";
+/// The pause before the second try of a commit, doubled with each further one.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// Tries of one commit against other writers before giving up until the next run.
 const MAX_TRIES: usize = 10;
 
@@ -141,7 +150,16 @@ impl Tables {
             ("delta.deletedFileRetentionDuration", interval(self.config.vacuum_retention_ms)),
         ];
         let properties = properties.into_iter().map(|(k, v)| (k.to_owned(), Some(v)));
+        // Every table may come to hold a timestamp without a zone when its definition changes;
+        // the protocol is not changed later.
+        let protocol = serde_json::from_value(serde_json::json!({
+            "minReaderVersion": 3,
+            "minWriterVersion": 7,
+            "readerFeatures": ["timestampNtz"],
+            "writerFeatures": ["timestampNtz"],
+        }))?;
         let created = CreateBuilder::new()
+            .with_actions([Action::Protocol(protocol)])
             .with_log_store(self.builder(&def.path)?.build_storage()?)
             .with_table_name(def.path.replace('/', "_"))
             .with_columns(fields.fields().cloned())
@@ -310,17 +328,19 @@ impl Table {
         Ok(())
     }
 
-    /// Starts to write files that a later `commit` will name.
-    pub fn writer(&self, schema: &SchemaRef, row_group_rows: usize, file_bytes: usize) -> Result<TableWriter> {
+    /// Starts to write files that a later `commit` will name, in the schema of the definition:
+    /// a commit that replaces the rows may bring other columns than the table has now.
+    pub fn writer(&self, schema: &SchemaRef, row_group_rows: usize, file_bytes: usize) -> TableWriter {
         let properties = WriterProperties::builder()
             .set_compression(Compression::SNAPPY)
             .set_max_row_group_row_count(Some(row_group_rows))
             .build();
-        let stored = stored_schema(schema);
-        let writer = RecordBatchWriter::for_table(&self.delta)?
-            .with_writer_properties(properties)
-            .with_target_file_size(file_bytes as u64);
-        Ok(TableWriter { writer, schema: stored, n_rows: 0 })
+        let schema = stored_schema(schema);
+        let (n_indexed, stats) = get_num_idx_cols_and_stats_columns(None, HashMap::new());
+        let file_bytes = NonZeroU64::new(file_bytes as u64);
+        let config = WriterConfig::new(schema.clone(), vec![], Some(properties), file_bytes, None, n_indexed, stats);
+        let writer = DeltaWriter::new(self.delta.log_store().object_store(None), config);
+        TableWriter { writer, schema, n_rows: 0 }
     }
 
     /// Commits the pending files together with the offsets they cover.
@@ -334,8 +354,12 @@ impl Table {
     ) -> Result<Committed, CommitError> {
         let log = LogId { id: def.log, epoch: 0 };
         let partitions: Vec<TopicPartition> = ranges.iter().map(|r| r.partition.clone()).collect();
-        let mut last_error = None;
-        for _ in 0..MAX_TRIES {
+        let mark = Uuid::new_v4().to_string();
+        let mut last_error: Option<DeltaTableError> = None;
+        for n_before in 0..MAX_TRIES {
+            if n_before > 0 {
+                tokio::time::sleep(RETRY_PAUSE * (1 << n_before)).await;
+            }
             self.refresh().await?;
             let at = self.checkpoint(log, &partitions).await?;
             let known = |r: &OffsetRange| at.next.get(&r.partition).copied();
@@ -348,13 +372,21 @@ impl Table {
                 if let Some((range, next)) = misfit {
                     return Err(self.does_not_fit(range, next, last_error.is_some()));
                 }
-            } else if last_error.is_some() && self.definition() == Some(&def.definition) && ranges.iter().all(is_done) {
+                if self.definition() != Some(def.definition.as_str()) {
+                    return Err(CommitError::Overtaken { table: self.path.clone() });
+                }
+            } else if self.property(REPLACED) == Some(mark.as_str()) {
                 return Ok(Committed::Done);
+            }
+            // The last try's outcome is known now; what no retry cures is not tried again.
+            if last_error.as_ref().is_some_and(|e| !is_conflict(e)) {
+                break;
             }
             // Where a table begins with a partition, what came before is not in it.
             let floors: Vec<&OffsetRange> =
                 ranges.iter().filter(|r| change == Change::Replace || known(r).is_none()).collect();
-            match self.try_commit(def, ranges, &floors, &pending, change, note).await {
+            let replaced = (change == Change::Replace).then_some(mark.as_str());
+            match self.try_commit(def, ranges, &floors, &pending, replaced, note).await {
                 Ok(()) => return Ok(Committed::Done),
                 Err(e) => {
                     tracing::warn!(table = self.path, error = %e, "commit did not go through; reading the table again");
@@ -381,16 +413,16 @@ impl Table {
         ranges: &[OffsetRange],
         floors: &[&OffsetRange],
         pending: &Pending,
-        change: Change,
+        replaced: Option<&str>,
         note: &Value,
     ) -> Result<(), DeltaTableError> {
         let mut actions: Vec<Action> = pending.adds.iter().cloned().map(Action::Add).collect();
         let mut mode = SaveMode::Append;
         let state = self.delta.snapshot()?;
-        if change == Change::Replace {
+        if let Some(mark) = replaced {
             mode = SaveMode::Overwrite;
             actions.extend(state.log_data().iter().map(|f| Action::Remove(f.remove_action(true))));
-            actions.push(Action::Metadata(self.metadata_of(def)?));
+            actions.push(Action::Metadata(self.metadata_of(def, mark)?));
         }
         let txn = |r: &OffsetRange, offset: Offset, kind: &str| {
             let now = model::Timestamp::now().0;
@@ -398,7 +430,13 @@ impl Table {
         };
         let mut txns: Vec<Transaction> = ranges.iter().map(|r| txn(r, r.end, "")).collect();
         txns.extend(floors.iter().map(|r| txn(r, r.start, FLOOR)));
-        let properties = CommitProperties::default()
+        let mut properties = CommitProperties::default();
+        if replaced.is_some() {
+            // delta-rs would put the same removes upon a table that was compacted meanwhile, and
+            // the compacted rows would stay; the next try makes them anew.
+            properties = properties.with_max_retries(0);
+        }
+        let properties = properties
             .with_application_transactions(txns)
             .with_metadata([("corkboard".to_owned(), commit_note(def, ranges, note))]);
         let operation = DeltaOperation::Write { mode, partition_by: None, predicate: None };
@@ -410,11 +448,12 @@ impl Table {
     }
 
     /// The table's metadata with the schema and the definition of `def`.
-    fn metadata_of(&self, def: &TableDef) -> Result<deltalake_core::kernel::Metadata, DeltaTableError> {
+    fn metadata_of(&self, def: &TableDef, mark: &str) -> Result<deltalake_core::kernel::Metadata, DeltaTableError> {
         let fields: StructType = StructType::try_from_arrow(stored_schema(&def.schema).as_ref())?;
         let mut metadata = serde_json::to_value(self.delta.snapshot()?.metadata())?;
         metadata["schemaString"] = Value::String(serde_json::to_string(&fields)?);
         metadata["configuration"][DEFINITION] = Value::String(def.definition.clone());
+        metadata["configuration"][REPLACED] = Value::String(mark.to_owned());
         Ok(serde_json::from_value(metadata)?)
     }
 
@@ -427,7 +466,7 @@ impl Table {
                 .and(col("_partition").eq(lit(partition.partition as i32)))
                 .and(col("_offset").lt(lit(floor.0 as i64)))
         });
-        let Some(predicate) = below.reduce(datafusion::prelude::Expr::or) else { return Ok(0) };
+        let Some(predicate) = any_of(below.collect()) else { return Ok(0) };
         let now = model::Timestamp::now().0;
         let txns = floors.iter().map(|(partition, floor)| {
             Transaction::new_with_last_update(app_id(log.id, partition, FLOOR), floor.0 as i64, Some(now))
@@ -443,8 +482,22 @@ impl Table {
 
 const FLOOR: &str = ":floor";
 
+/// Whether another writer's commit was in the way, so that a new look may help.
+fn is_conflict(error: &DeltaTableError) -> bool {
+    matches!(error, DeltaTableError::Transaction { .. } | DeltaTableError::VersionAlreadyExists(_))
+}
+
 fn app_id(log: Uuid, partition: &TopicPartition, kind: &str) -> String {
     format!("corkboard:{log}:{partition}{kind}")
+}
+
+/// A balanced tree of ORs: with a partition per term, a chain could be too deep to walk.
+fn any_of(mut terms: Vec<datafusion::prelude::Expr>) -> Option<datafusion::prelude::Expr> {
+    if terms.len() <= 1 {
+        return terms.pop();
+    }
+    let right = terms.split_off(terms.len() / 2);
+    Some(any_of(terms)?.or(any_of(right)?))
 }
 
 /// What every commit says of itself, for people and for audits.
@@ -460,7 +513,7 @@ fn commit_note(def: &TableDef, ranges: &[OffsetRange], note: &Value) -> Value {
 
 /// Writes rows into Parquet files of a table.
 pub struct TableWriter {
-    writer: RecordBatchWriter,
+    writer: DeltaWriter,
     schema: SchemaRef,
     n_rows: u64,
 }
@@ -469,13 +522,13 @@ impl TableWriter {
     pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         if batch.num_rows() > 0 {
             self.n_rows += batch.num_rows() as u64;
-            self.writer.write(to_stored(batch, &self.schema)?).await?;
+            self.writer.write(&to_stored(batch, &self.schema)?).await?;
         }
         Ok(())
     }
 
-    pub async fn finish(mut self) -> Result<Pending> {
-        Ok(Pending { adds: self.writer.flush().await?, n_rows: self.n_rows })
+    pub async fn finish(self) -> Result<Pending> {
+        Ok(Pending { adds: self.writer.close().await?, n_rows: self.n_rows })
     }
 }
 
@@ -488,6 +541,9 @@ pub fn stored_schema(schema: &SchemaRef) -> SchemaRef {
 fn stored_type(kind: &DataType) -> DataType {
     match kind {
         DataType::Utf8View | DataType::LargeUtf8 | DataType::Dictionary(_, _) => DataType::Utf8,
+        DataType::UInt64 => DataType::Int64,
+        DataType::UInt32 => DataType::Int32,
+        DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
         DataType::List(item) => DataType::List(Arc::new(Field::new("element", stored_type(item.data_type()), true))),
         other => other.clone(),
     }

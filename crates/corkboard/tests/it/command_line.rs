@@ -10,6 +10,7 @@ use std::{
     thread,
 };
 
+use corkboard::emulate::{encoding::Encoding, first_posts};
 use serde_json::{Value, json};
 
 use crate::{
@@ -162,6 +163,57 @@ fn a_demo_ends_by_itself_and_says_what_it_did() {
     }
     let n_posts = json_of("view posts_of_users_joined_per_year --format json", &[("--data", &data)]);
     assert!(n_posts[0]["number_posts"].as_u64().unwrap() > 100, "{n_posts}");
+}
+
+#[test]
+fn a_demo_in_a_folder_of_its_own_stops_at_ctrl_c() {
+    let scratch = tempfile::tempdir().unwrap();
+    let before = fs::read_dir(scratch.path()).unwrap().count();
+    let demo = Server::start_in_temporary_folder("demo --rate 50", scratch.path());
+    let mut client = demo.client();
+    eventually("first numbers", || {
+        let rows = client.json("/api/views/posts_per_category")["rows"].clone();
+        (!rows.as_array().unwrap().is_empty()).then_some(())
+    });
+    let printed = demo.interrupt().succeeded();
+    assert!(printed.contains("freshness"), "{printed}");
+    let folder = printed.lines().find_map(|line| line.strip_prefix("data folder ")).unwrap();
+    assert!(Path::new(folder).starts_with(scratch.path()), "{folder}");
+    assert_eq!((before, fs::read_dir(scratch.path()).unwrap().count()), (0, 1));
+    let kept = json_of("view posts_per_category --format json", &[("--data", Path::new(folder))]);
+    assert!(!kept.as_array().unwrap().is_empty(), "{kept}");
+}
+
+/// Byte for byte through the door, the log and the landing objects.
+#[test]
+fn what_the_emulator_posts_is_what_is_logged_and_landed() {
+    const N_POSTS: usize = 150;
+    let mut pipeline = ByHand::start();
+    let url = format!("http://{}", pipeline.server.address);
+    let told = process::run(&format!("emulate --url {url} --user-id 0a3 --count {N_POSTS}"), &[]).succeeded();
+    assert!(told.contains("150 posts, 450 records") && told.contains("errors none"), "{told}");
+    pipeline.client.run_task("landing");
+    let posts = first_posts(100, N_POSTS, Encoding::default());
+    let lines: [Vec<&str>; 3] = [
+        posts.iter().map(|p| p.pin.as_str()).collect(),
+        posts.iter().map(|p| p.geo.as_str()).collect(),
+        posts.iter().map(|p| p.user.as_str()).collect(),
+    ];
+    for (stream, expected) in posts::STREAMS.iter().zip(lines) {
+        let words = format!("inspect records 0a3.{stream}-0 --count 1000 --format json");
+        let records = json_of(&words, &[("--data", &pipeline.data())]);
+        let logged: Vec<&str> = records.as_array().unwrap().iter().map(|r| r["value"].as_str().unwrap()).collect();
+        assert!(logged == expected, "{stream}");
+        let folder = pipeline.data().join(format!("landing/topics/0a3.{stream}/partition=0"));
+        let object = |n: usize| fs::read_to_string(folder.join(format!("0a3.{stream}+0+{n:010}.json"))).unwrap();
+        let landed: String = (0..N_POSTS).map(object).collect();
+        assert!(landed.lines().eq(expected), "{stream}");
+    }
+    // Where nobody listens it says so, and fails.
+    pipeline.server.terminate().succeeded();
+    let words = format!("emulate --url {url} --user-id 0a3 --count 2");
+    let error = process::run(&words, &[]).failed();
+    assert!(error.contains("nothing listens on"), "{error}");
 }
 
 #[test]

@@ -173,6 +173,17 @@ impl Ledger {
     }
 }
 
+/// Whether the batch layer, the real-time layer and the tail have a part in the answer.
+fn layers_of(client: &mut Client) -> [bool; 3] {
+    let answer = client.json("/api/views/posts_per_category");
+    let through = |layer: &str| -> u64 {
+        let offsets = answer[layer].as_object().unwrap();
+        offsets.values().filter_map(Value::as_u64).sum()
+    };
+    let ends = [0, through("batch_through"), through("realtime_through"), through("tail_through")];
+    [0, 1, 2].map(|n| ends[n] < ends[n + 1])
+}
+
 fn boundary(answer: &Value) -> String {
     let mut boundary = answer.clone();
     boundary["rows"].take();
@@ -200,6 +211,7 @@ fn twelve_kills_lose_nothing_and_count_nothing_twice() {
     let start = || Server::start("up", &[("--data", &data), ("--config", &config)]);
     let ledger = Ledger::default();
     let mut random = Random(20_261_121);
+    let mut layers = BTreeSet::new();
 
     let server = thread::scope(|scope| {
         let mut producers: Vec<Sender<SocketAddr>> = Vec::new();
@@ -210,18 +222,22 @@ fn twelve_kills_lose_nothing_and_count_nothing_twice() {
             scope.spawn(move || ledger.post(n, received));
         }
         let mut server = start();
-        for _ in 0..12 {
+        for round in 0..12 {
             producers.iter().for_each(|p| p.send(server.address).unwrap());
-            ledger.wait_for_more(10 + random.below(120) as usize);
-            if random.below(2) == 0 {
-                // So that some kills meet a batch run.
+            ledger.wait_for_more(10 + random.below(150) as usize);
+            // Some kills meet an idle batch layer, some one at work, some one that is ahead.
+            if round % 4 == 3 {
+                server.client().run_task("batch");
+            } else if random.below(2) == 0 {
                 let asked = server.client().send("POST", "/api/tasks/batch/run", "text/plain", b"").unwrap();
                 assert_eq!(asked.status, 202);
-                ledger.wait_for_more(1 + random.below(10) as usize);
             }
+            ledger.wait_for_more(1 + random.below(60) as usize);
             server.kill();
             server = start();
-            ledger.assert_in(&mut server.client());
+            let mut client = server.client();
+            ledger.assert_in(&mut client);
+            layers.insert(layers_of(&mut client));
         }
         producers.iter().for_each(|p| p.send(server.address).unwrap());
         ledger.wait_for_more(20);
@@ -229,6 +245,7 @@ fn twelve_kills_lose_nothing_and_count_nothing_twice() {
         server
     });
 
+    assert!(layers.len() > 1, "the kills met the same layers each time: {layers:?}");
     let mut client = server.client();
     ledger.assert_is_all(&mut client);
     generated::run_until_batch_has_all(&mut client);

@@ -131,7 +131,18 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `up`, `serve …` or `demo …`, and returns when it accepts.
     pub(crate) fn start(words: &str, paths: &Paths<'_>) -> Self {
-        let mut process = Process::spawn(command(&format!("{words} --listen 127.0.0.1:0"), paths));
+        Self::accepting(command(&format!("{words} --listen 127.0.0.1:0"), paths))
+    }
+
+    /// The same, with the system's temporary folder elsewhere.
+    pub(crate) fn start_in_temporary_folder(words: &str, folder: &Path) -> Self {
+        let mut command = command(&format!("{words} --listen 127.0.0.1:0"), &[]);
+        command.env("TMPDIR", folder);
+        Self::accepting(command)
+    }
+
+    fn accepting(command: Command) -> Self {
+        let mut process = Process::spawn(command);
         let deadline = Instant::now() + PATIENCE;
         while let Some(line) = process.next_line(deadline) {
             if let Some(address) = line.strip_prefix("listening on http://") {
@@ -152,10 +163,20 @@ impl Server {
         assert_eq!(self.process.finish().code, None);
     }
 
-    /// SIGTERM, which std does not send.
+    /// SIGTERM, as a service manager sends it.
     pub(crate) fn terminate(self) -> Finished {
+        self.signal("-TERM")
+    }
+
+    /// SIGINT, as Ctrl-C sends it.
+    pub(crate) fn interrupt(self) -> Finished {
+        self.signal("-INT")
+    }
+
+    /// std sends no signal but SIGKILL.
+    fn signal(self, signal: &str) -> Finished {
         let pid = self.process.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
         self.wait()
     }
 

@@ -2,7 +2,7 @@
 //! as there are cores, without changing the order.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -15,21 +15,31 @@ use tokio::task::JoinHandle;
 use crate::{
     cleaning::{Cleaned, Cleaning},
     decode::Decoder,
-    landing::objects::{self, LandingObject, Lines, ReadError},
+    landing::objects::{self, LandingObject, Lines, ReadError, TornObject},
 };
 
 /// Bytes of lines cleaned at a time, whatever the number of rows.
 const PIECE_BYTES: usize = 16 << 20;
 
 /// The objects of a stream that a run takes in.
-#[derive(Default)]
 pub struct Plan {
     objects: VecDeque<Planned>,
+    source: Source,
+}
+
+/// Whose landing folder it is.
+pub enum Source {
+    /// Ours: the ranges are adjacent, and a partition with a hole waits there, since the log
+    /// and the real-time tables still have what is missing. People may have accepted a hole:
+    /// these are the offsets where partitions go on after one.
+    Own { begin_at: BTreeMap<TopicPartition, Offset> },
+    /// Another program's: holes are told, and passed over.
+    Foreign,
 }
 
 struct Planned {
     object: LandingObject,
-    /// Where the partition goes on when this object is reached; None where it begins with it.
+    /// Where the partition's table goes on; None where it has none of it.
     next: Option<Offset>,
     /// The start of the object after it: its end if it turns out to be torn.
     follower: Option<Offset>,
@@ -52,43 +62,31 @@ pub struct Taken {
 }
 
 impl Plan {
-    /// The objects at or beyond the checkpoint. In a landing folder of our own the ranges are
-    /// adjacent, and a partition with a hole waits there; elsewhere a hole is only told.
-    pub fn of(
-        objects: &BTreeMap<TopicPartition, Vec<LandingObject>>,
-        from: &Checkpoint,
-        is_own: bool,
-        skipped: &mut Vec<String>,
-    ) -> Self {
-        let mut plan = Self::default();
+    /// The objects that hold anything at or beyond the checkpoint.
+    pub fn of(objects: &BTreeMap<TopicPartition, Vec<LandingObject>>, from: &Checkpoint, source: Source) -> Self {
+        let mut planned = VecDeque::new();
         for (partition, objects) in objects {
-            let mut next = from.next.get(partition).copied();
-            let new = objects.iter().enumerate().filter(|(_, o)| next.is_none_or(|next| o.start >= next));
-            for (i, object) in new.collect::<Vec<_>>() {
-                // The objects' ends are not known before they are read, so only the first of
-                // them can show a hole here; the others do when they are reached.
-                if let Some(hole) = next.take().filter(|next| *next < object.start) {
-                    skipped.push(format!(
-                        "{partition}: the records [{hole}, {}) are in no landing object{}",
-                        object.start,
-                        if is_own { "; the partition waits until they are restored" } else { "" }
-                    ));
-                    if is_own {
-                        break;
-                    }
-                }
-                plan.objects.push_back(Planned {
-                    object: object.clone(),
-                    next: from.next.get(partition).copied(),
-                    follower: objects.get(i + 1).map(|o| o.start),
-                });
+            let next = from.next.get(partition).copied();
+            let first = next.map_or(0, |next| {
+                let first = objects.partition_point(|o| o.start < next);
+                // Nothing starts just there: the object before may reach beyond.
+                let is_split = objects.get(first).is_some_and(|o| o.start != next);
+                if is_split { first.saturating_sub(1) } else { first }
+            });
+            for (i, object) in objects.iter().enumerate().skip(first) {
+                let follower = objects.get(i + 1).map(|o| o.start);
+                planned.push_back(Planned { object: object.clone(), next, follower });
             }
         }
-        plan
+        Self { objects: planned, source }
     }
 
     pub fn is_empty(&self) -> bool {
         self.objects.is_empty()
+    }
+
+    pub fn is_own(&self) -> bool {
+        matches!(self.source, Source::Own { .. })
     }
 
     pub fn size_bytes(&self) -> u64 {
@@ -100,7 +98,10 @@ pub struct Intake<'a> {
     store: Arc<dyn ObjectStore>,
     cleaning: Arc<Cleaning>,
     chunk_rows: usize,
+    plan: &'a Plan,
     waiting: std::collections::vec_deque::Iter<'a, Planned>,
+    /// Partitions that go on no further in this run.
+    held: BTreeSet<TopicPartition>,
     open: Option<Open<'a>>,
     /// Pieces being cleaned, in order.
     running: VecDeque<JoinHandle<Result<Piece>>>,
@@ -131,7 +132,9 @@ impl<'a> Intake<'a> {
             store,
             cleaning,
             chunk_rows: config.chunk_rows,
+            plan,
             waiting: plan.objects.iter(),
+            held: BTreeSet::new(),
             open: None,
             running: VecDeque::new(),
             n_threads: std::thread::available_parallelism().map_or(1, usize::from),
@@ -195,28 +198,59 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// Opens the next object that is whole. A torn one is told and passed over: the records
-    /// of an object are taken together or not at all.
+    /// Opens the next object that is whole and where its partition goes on. A torn one is
+    /// told and passed over: the records of an object are taken together or not at all.
     async fn open_next(&mut self) -> Result<bool> {
         while let Some(planned) = self.waiting.next() {
             let object = &planned.object;
+            if self.held.contains(&object.partition) || !self.is_adjacent(planned) {
+                self.done_bytes += object.size_bytes;
+                continue;
+            }
             match objects::count_lines(self.store.as_ref(), object).await {
                 Ok(_) => {
                     let lines = objects::lines(self.store.as_ref(), object).await?;
                     self.open = Some(Open { planned, lines, end: object.start });
                     return Ok(true);
                 }
-                Err(ReadError::Torn(torn)) => {
-                    self.notices.push(torn.to_string());
-                    self.done_bytes += object.size_bytes;
-                    if let Some(end) = planned.follower {
-                        self.take(object.partition.clone(), planned.next.unwrap_or(object.start), end);
-                    }
-                }
+                Err(ReadError::Torn(torn)) => self.pass_over(planned, &torn),
                 Err(e) => return Err(e.into()),
             }
         }
         Ok(false)
+    }
+
+    /// Looks for a hole before an object; tells it, and holds a partition of ours there.
+    fn is_adjacent(&mut self, planned: &Planned) -> bool {
+        let LandingObject { partition, start, .. } = &planned.object;
+        let next = self.taken.get(partition).map(|r| r.end).or(planned.next);
+        let Some(next) = next.filter(|next| next < start) else { return true };
+        let hole = format!("{partition}: the records [{next}, {start}) are in no landing object");
+        match &self.plan.source {
+            Source::Own { begin_at } if begin_at.get(partition) != Some(start) => {
+                self.notices.push(format!("{hole}; the partition waits until they are restored"));
+                self.held.insert(partition.clone());
+                false
+            }
+            _ => {
+                self.notices.push(hole);
+                true
+            }
+        }
+    }
+
+    fn pass_over(&mut self, planned: &Planned, torn: &TornObject) {
+        let object = &planned.object;
+        self.done_bytes += object.size_bytes;
+        if self.plan.is_own() {
+            self.notices.push(format!("{torn}; the partition waits until then"));
+            self.held.insert(object.partition.clone());
+            return;
+        }
+        self.notices.push(format!("{torn}; it was passed over, `corkboard batch run --whole` takes it in later"));
+        if let Some(end) = planned.follower {
+            self.take(object.partition.clone(), planned.next.unwrap_or(object.start), end);
+        }
     }
 
     fn close(&mut self) {

@@ -18,6 +18,9 @@ use crate::{
     sink::keep_at_or_above,
 };
 
+/// A last piece smaller than this is cleaned again with what follows it, so that questions
+/// that come often do not leave a great many small ones.
+const SMALL_PIECE_BYTES: usize = 64 << 10;
 /// Bytes of the log read and cleaned at a time.
 const PIECE_BYTES: usize = 4 << 20;
 
@@ -30,6 +33,9 @@ pub struct Tail {
 /// Cleaned records of one range of offsets.
 struct Piece {
     range: OffsetRange,
+    /// Bytes of its records.
+    n_bytes: usize,
+    /// Bytes that it takes in memory.
     size_bytes: usize,
     rows: RecordBatch,
     rejects: RecordBatch,
@@ -65,6 +71,11 @@ impl Tail {
         let end = log.bounds(partition).await?.end;
         self.forget_below(partition, from);
         let mut through = self.pieces(partition).back().map_or(from, |p| p.range.end);
+        if through < end
+            && let Some(small) = self.pieces(partition).pop_back_if(|p| p.n_bytes < SMALL_PIECE_BYTES)
+        {
+            through = small.range.start.max(from);
+        }
         while through < end && self.size_bytes() < self.max_bytes {
             let Some(piece) = self.clean(log, partition, through, end).await? else { break };
             through = piece.range.end;
@@ -101,10 +112,12 @@ impl Tail {
         if next == from {
             return Ok(None);
         }
-        let size_bytes = decoder.size_bytes();
+        let n_bytes = decoder.size_bytes();
         let cleaned = self.cleaning.apply(decoder.finish())?;
         let range = OffsetRange { partition: partition.clone(), start: from, end: next };
-        Ok(Some(Piece { range, size_bytes, rows: cleaned.rows, rejects: rejects_batch(&cleaned.rejects) }))
+        let (rows, rejects) = (cleaned.rows, rejects_batch(&cleaned.rejects));
+        let size_bytes = rows.get_array_memory_size() + rejects.get_array_memory_size();
+        Ok(Some(Piece { range, n_bytes, size_bytes, rows, rejects }))
     }
 
     /// Lets go of the pieces that a table has. Rows and rejects have tables of their own, so

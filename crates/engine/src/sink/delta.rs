@@ -63,7 +63,7 @@ impl Sink for DeltaSink {
         let (row_group_rows, file_bytes) = (self.config.row_group_rows, self.config.target_file_bytes);
         let def = self.def.clone();
         let table = self.table().await?;
-        let mut writer = table.writer(&def.schema, row_group_rows, file_bytes)?;
+        let mut writer = table.writer(&def.schema, row_group_rows, file_bytes);
         writer.write(&batch.rows).await?;
         let pending = writer.finish().await?;
         table.commit(&def, &batch.ranges, pending, Change::Append, &json!("speed")).await
