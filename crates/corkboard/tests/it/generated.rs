@@ -171,6 +171,9 @@ fn posts_over_http_answer_as_duckdb_does_with_a_batch_run_and_a_kill_in_the_midd
     let start = || Server::start("up", &[("--data", &data), ("--config", &config)]);
     let rows = rows();
     let requests = posts::requests(&rows, 5);
+    let eighth = requests.len() / 8;
+    // The producer goes no further than this, so that it is at work whenever something happens.
+    let n_allowed = AtomicUsize::new(2 * eighth);
     let n_acknowledged = AtomicUsize::new(0);
     let until = |n: usize| eventually("posts", || (n_acknowledged.load(Ordering::SeqCst) >= n).then_some(()));
 
@@ -180,21 +183,24 @@ fn posts_over_http_answer_as_duckdb_does_with_a_batch_run_and_a_kill_in_the_midd
         addresses.send(server.address).unwrap();
         scope.spawn(|| {
             let mut producer = Producer::new(received);
-            for (topic, values) in &requests {
+            for (n, (topic, values)) in requests.iter().enumerate() {
+                eventually("leave to go on", || (n < n_allowed.load(Ordering::SeqCst)).then_some(()));
                 producer.produce(topic, values).unwrap();
                 n_acknowledged.fetch_add(1, Ordering::SeqCst);
             }
         });
-        until(requests.len() / 4);
+        until(eighth);
         let mut client = server.client();
         client.run_task("landing");
         assert_eq!(client.run_task("batch")["did_work"], true);
-        for part in [2, 3] {
-            until(requests.len() * part / 4);
+        for kill_at in [3, 5, 7] {
+            n_allowed.store((kill_at + 1) * eighth, Ordering::SeqCst);
+            until(kill_at * eighth);
             server.kill();
             server = start();
             addresses.send(server.address).unwrap();
         }
+        n_allowed.store(requests.len(), Ordering::SeqCst);
         until(requests.len());
         server
     });
