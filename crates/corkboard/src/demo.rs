@@ -33,6 +33,8 @@ const REFRESH: Duration = Duration::from_millis(250);
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// A nightly batch run would not be seen in a demo.
 const BATCH_EVERY_MS: u64 = 10_000;
+/// Nor would landing objects that span a minute of records.
+const ROTATE_INTERVAL_MS: u64 = 3_000;
 const USER_ID: &str = "0a1b2c3d4e5f";
 
 #[derive(Clone, Debug, Args)]
@@ -54,6 +56,7 @@ pub async fn run(args: DemoArgs, mut config: Config, folder: Option<&Path>, shut
     };
     let every = ScheduleConfig { every_ms: Some(BATCH_EVERY_MS), ..ScheduleConfig::default() };
     config.tasks.insert("batch".to_owned(), every);
+    config.landing.rotate_interval_ms = config.landing.rotate_interval_ms.min(ROTATE_INTERVAL_MS);
     let app = App::open(config, &DataFolder::new(&folder), &Role::all()).await?;
     let (url, query) = (app.url()?, app.query());
     println!("data folder {}", folder.display());

@@ -15,8 +15,8 @@ pub enum LogFormat {
 /// Log lines go to standard error; `CORKBOARD_LOG` says which (`info`, `debug`,
 /// `engine=debug,warn`).
 pub fn start(format: LogFormat, default_level: &str) {
-    // delta-rs and DataFusion tell as news what is none to the people here.
-    let quiet = "delta_kernel=error,deltalake_core=error,buoyant_kernel=error,datafusion=error";
+    // What they have to say is in the errors that they return.
+    let quiet = "delta_kernel=off,buoyant_kernel=off,buoyant_kernel_engine=off,deltalake_core=error,datafusion=error";
     let filter =
         EnvFilter::try_from_env("CORKBOARD_LOG").unwrap_or_else(|_| EnvFilter::new(format!("{default_level},{quiet}")));
     let lines = fmt().with_env_filter(filter).with_writer(stderr);

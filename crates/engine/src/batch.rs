@@ -68,12 +68,13 @@ impl Batch {
     /// One run; `whole` computes everything anew.
     pub async fn run(&self, whole: bool, stop: &Stop, watch: Watch<'_>) -> Result<Outcome> {
         let began = Instant::now();
-        let marker = marker::read(self.landing.objects().as_ref()).await?;
-        let log = marker.as_ref().map_or_else(Uuid::nil, |m| m.log);
         let previous = manifest::latest(&self.tables).await?;
         let listing = objects::list(self.landing.objects().as_ref(), None, &Checkpoint::start_of(LogId::NONE))
             .await
             .with_context(|| format!("the landing folder {}", self.landing))?;
+        // After the listing: who sees an object of ours sees the marker that was written before.
+        let marker = marker::read(self.landing.objects().as_ref()).await?;
+        let log = marker.as_ref().map_or_else(Uuid::nil, |m| m.log);
         let mut manifest = Manifest::begin(log);
         let mut report = Report::default();
         manifest.skipped.extend(listing.foreign.iter().map(ToString::to_string));
@@ -336,7 +337,7 @@ impl Batch {
         hash.update(&view.sql);
         for (name, run) in &manifest.streams {
             let inputs: BTreeMap<String, Offset> = run.through.iter().map(|(p, o)| (p.to_string(), *o)).collect();
-            hash.update(json!([name, run.definition, run.dedup, inputs]).to_string());
+            hash.update(json!([name, run.definition, run.dedup, inputs, run.table_version]).to_string());
         }
         hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
     }

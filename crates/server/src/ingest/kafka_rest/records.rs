@@ -61,13 +61,13 @@ struct RawRecord<'a> {
 
 impl<'a> Envelope<'a> {
     fn parse(text: &'a str, config: &IngestConfig) -> Result<Self, KafkaError> {
-        let mut parsing = Parsing { config, problem: None };
+        let mut parsing = Parsing { config, problem: None, place: Place::Envelope };
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let envelope = EnvelopeSeed(&mut parsing).deserialize(&mut deserializer);
         match envelope.and_then(|envelope| deserializer.end().map(|()| envelope)) {
             Ok(envelope) if envelope.records.is_empty() => Err(records_must_not_be_empty("[]")),
             Ok(envelope) => Ok(envelope),
-            Err(e) => Err(parsing.problem.unwrap_or_else(|| KafkaError::bad_request(e.to_string()))),
+            Err(e) => Err(parsing.explain(&e)),
         }
     }
 
@@ -95,9 +95,30 @@ fn records_must_not_be_empty(was: &str) -> KafkaError {
 struct Parsing<'c> {
     config: &'c IngestConfig,
     problem: Option<KafkaError>,
+    /// What is being read, for errors of type.
+    place: Place,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Envelope,
+    Records,
+    Record(usize),
+    Partition(usize),
 }
 
 impl Parsing<'_> {
+    /// The problem that a visitor brought up, or serde's own words with the field they are about.
+    fn explain(self, error: &serde_json::Error) -> KafkaError {
+        let text = match self.place {
+            Place::Records if error.is_data() => format!("records: {error}"),
+            Place::Record(i) if error.is_data() => format!("records[{i}]: {error}"),
+            Place::Partition(i) if error.is_data() => format!("records[{i}].partition: {error}"),
+            _ => error.to_string(),
+        };
+        self.problem.unwrap_or_else(|| KafkaError::bad_request(text))
+    }
+
     fn fail<E: serde::de::Error>(&mut self, problem: KafkaError) -> E {
         self.problem = Some(problem);
         E::custom("see Parsing::problem")
@@ -131,7 +152,11 @@ impl<'de> Visitor<'de> for EnvelopeSeed<'_, '_> {
         while let Some(Name(name)) = map.next_key()? {
             match &*name {
                 "records" if records.is_some() => return Err(A::Error::duplicate_field("records")),
-                "records" => records = Some(map.next_value_seed(RecordsSeed(self.0))?),
+                "records" => {
+                    self.0.place = Place::Records;
+                    records = Some(map.next_value_seed(RecordsSeed(self.0))?);
+                    self.0.place = Place::Envelope;
+                }
                 "key_schema" | "key_schema_id" => has_key_schema |= map.next_value::<Option<IgnoredAny>>()?.is_some(),
                 "value_schema" | "value_schema_id" => {
                     has_value_schema |= map.next_value::<Option<IgnoredAny>>()?.is_some();
@@ -190,6 +215,7 @@ impl<'de> DeserializeSeed<'de> for RecordSeed<'_, '_> {
     type Value = RawRecord<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<RawRecord<'de>, D::Error> {
+        self.parsing.place = Place::Record(self.i);
         deserializer.deserialize_any(self)
     }
 }
@@ -212,7 +238,11 @@ impl<'de> Visitor<'de> for RecordSeed<'_, '_> {
             match &*name {
                 "key" => record.key = map.next_value()?,
                 "value" => record.value = map.next_value()?,
-                "partition" => record.partition = map.next_value()?,
+                "partition" => {
+                    self.parsing.place = Place::Partition(self.i);
+                    record.partition = map.next_value()?;
+                    self.parsing.place = Place::Record(self.i);
+                }
                 "headers" if !self.parsing.config.strict => record.headers = map.next_value()?,
                 "timestamp" if !self.parsing.config.strict => record.timestamp = map.next_value()?,
                 _ => return Err(self.parsing.unrecognized(&name)),
