@@ -5,8 +5,6 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::Value;
 
-mod server;
-
 mod http;
 
 mod ingest;

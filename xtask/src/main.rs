@@ -10,13 +10,19 @@ mod process;
 
 mod workspace;
 
+mod cache;
+
 mod python;
+
+mod server;
 
 mod tidy;
 
 mod test;
 
 mod bench;
+
+mod prove;
 
 mod ci;
 
@@ -37,6 +43,8 @@ enum Command {
     Tidy,
     /// Figures of the release binary on this machine. Without a name: the list of benches.
     Bench(bench::Arguments),
+    /// Claims about the release binary that other people's programs check.
+    Prove(prove::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +63,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Test(arguments) => test::run(arguments),
         Command::Tidy => tidy::run(),
         Command::Bench(arguments) => bench::run(arguments),
+        Command::Prove(arguments) => prove::run(arguments),
     }
 }
 

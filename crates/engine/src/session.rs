@@ -12,7 +12,11 @@ use datafusion::{
     prelude::{SessionConfig, SessionContext},
 };
 
-/// How joins are done: by hash tables, which must fit in memory, or by sorting, which spills.
+/// Rows handled at a time where memory is short: a sort needs room for a few such batches.
+const SMALL_BATCH_ROWS: usize = 1024;
+
+/// How joins are done: by hash tables, which must fit in memory, or by sorting, which spills
+/// and shares the memory among as few sorts as can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joins {
     InMemory,
@@ -34,7 +38,11 @@ pub fn runtime(memory_bytes: usize, spill: &Path) -> Result<Arc<RuntimeEnv>> {
 pub fn session(runtime: Arc<RuntimeEnv>, joins: Joins) -> SessionContext {
     let mut config = SessionConfig::new().with_information_schema(false);
     let options = config.options_mut();
-    options.optimizer.prefer_hash_join = joins == Joins::InMemory;
+    if joins == Joins::Spilling {
+        options.optimizer.prefer_hash_join = false;
+        options.execution.batch_size = SMALL_BATCH_ROWS;
+        options.execution.target_partitions = 1;
+    }
     options.execution.parquet.pushdown_filters = true;
     // Sorted runs are merged with this much set aside; the default would be most of a small pool.
     options.execution.sort_spill_reservation_bytes = 1 << 20;

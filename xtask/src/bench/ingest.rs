@@ -11,7 +11,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{Arguments, Figures, http, server};
+use super::{Arguments, Figures, http};
+use crate::server;
 
 struct Setting {
     n_connections: usize,
@@ -40,7 +41,7 @@ const BASELINE_REQUESTS: f64 = 100_000.0;
 pub(super) fn run(arguments: &Arguments) -> Result<Figures> {
     ensure!(arguments.scale > 0.0, "--scale is a positive number");
     let binary = server::binary(arguments.binary.as_deref())?;
-    let server = server::Server::start(&binary)?;
+    let server = server::Server::start(&binary, &[])?;
     let mut rows = Vec::new();
     for n_connections in BASELINE_CONNECTIONS {
         let n_requests = (BASELINE_REQUESTS * arguments.scale).ceil() as usize;
@@ -51,7 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Figures> {
     drop(server);
     for setting in &SETTINGS {
         // A server of its own for each: what one leaves behind does not slow the next.
-        let server = server::Server::start(&binary)?;
+        let server = server::Server::start(&binary, &[])?;
         rows.push(emulate(&binary, &server.url(), setting, arguments.scale)?);
     }
     let columns = vec!["what", "connections", "batch", "records_per_second", "requests_per_second", "p50_ms", "p99_ms"];

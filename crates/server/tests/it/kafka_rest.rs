@@ -99,13 +99,13 @@ async fn requests_that_make_no_sense_are_refused_whole() {
         (
             JSON,
             r#"{"records":{"value":1}}"#.to_owned(),
-            malformed("invalid type: map, expected an array of records at line 1 column 12"),
+            malformed("records: invalid type: map, expected an array of records at line 1 column 12"),
         ),
         (
             JSON,
             r#"{"records":[1]}"#.to_owned(),
             malformed(
-                "invalid type: integer `1`, expected a record: an object with the field `value` at line 1 column 13",
+                "records[0]: invalid type: integer `1`, expected a record: an object with the field `value` at line 1 column 13",
             ),
         ),
         (
@@ -116,7 +116,7 @@ async fn requests_that_make_no_sense_are_refused_whole() {
         (
             JSON,
             r#"{"records":[{"value":1,"partition":"0"}]}"#.to_owned(),
-            malformed("invalid type: string \\\"0\\\", expected i64 at line 1 column 38"),
+            malformed("records[0].partition: invalid type: string \\\"0\\\", expected i64 at line 1 column 38"),
         ),
         (
             JSON,

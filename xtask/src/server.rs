@@ -1,4 +1,4 @@
-//! A Corkboard of one's own for one bench: the release binary on a free port, with an empty
+//! A Corkboard of one's own for one bench or proof: the release binary on a free port, with an empty
 //! data folder on the disk that the build lies on (a folder in memory would sync for nothing).
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::{process, workspace};
 
@@ -19,15 +19,16 @@ use crate::{process, workspace};
 const START: Duration = Duration::from_secs(60);
 const ANNOUNCEMENT: &str = "listening on http://";
 
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
-    folder: PathBuf,
+    /// Its data, until this is dropped.
+    pub(crate) folder: PathBuf,
     /// `host:port`.
-    pub(super) address: String,
+    pub(crate) address: String,
 }
 
 /// The product's binary, built unless one is given.
-pub(super) fn binary(given: Option<&Path>) -> Result<PathBuf> {
+pub(crate) fn binary(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(binary) = given {
         return Ok(binary.to_owned());
     }
@@ -36,11 +37,12 @@ pub(super) fn binary(given: Option<&Path>) -> Result<PathBuf> {
 }
 
 impl Server {
-    pub(super) fn start(binary: &Path) -> Result<Self> {
-        let folder = workspace::target_folder()?.join(format!("bench-{}", std::process::id()));
+    /// `settings` are variables of its environment.
+    pub(crate) fn start(binary: &Path, settings: &[(&str, &str)]) -> Result<Self> {
+        let folder = workspace::target_folder()?.join(format!("data-{}", std::process::id()));
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         let mut command = Command::new(binary);
-        command.arg("up").arg("--data").arg(&folder).args(["--listen", "127.0.0.1:0"]);
+        command.envs(settings.iter().copied()).arg("up").arg("--data").arg(&folder).args(["--listen", "127.0.0.1:0"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("start {}", binary.display()))?;
         let (found, announced) = mpsc::channel();
@@ -56,8 +58,16 @@ impl Server {
         Ok(server)
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// In good order, so that its data is as a start will find it.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        process::run(Command::new("kill").args(["-TERM", &self.child.id().to_string()]))?;
+        let status = self.child.wait().context("wait for the server's end")?;
+        ensure!(status.success(), "the server did not stop in good order: {status}");
+        Ok(())
     }
 }
 
@@ -80,7 +90,7 @@ fn address_in(line: &str) -> Option<&str> {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Its data is thrown away, so that it need not stop in good order.
+        // Its data is thrown away, so that it need not stop in good order. It may have already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.folder);
