@@ -122,7 +122,15 @@ fn log(folder: &DataFolder, depth: Depth) -> Result<Rows> {
 }
 
 fn records(folder: &DataFolder, partition: &TopicPartition, from: Offset, count: usize) -> Result<Rows> {
-    let records = inspect::dump(&folder.log(), partition, from, count)?;
+    // A dump ends with a segment; the next begins with another.
+    let mut records = inspect::dump(&folder.log(), partition, from, count)?;
+    while let Some(last) = records.last().filter(|_| records.len() < count) {
+        let more = inspect::dump(&folder.log(), partition, last.offset.plus(1), count - records.len())?;
+        if more.is_empty() {
+            break;
+        }
+        records.extend(more);
+    }
     // Through text, which keeps the fields in their order.
     Ok(serde_json::from_str(&serde_json::to_string(&records)?)?)
 }

@@ -3,6 +3,7 @@
 //! A run takes in what is new since its tables' checkpoints, or everything where a definition
 //! changed. It needs no log: any folder in the layout of the S3 sink will do.
 
+mod inputs;
 mod intake;
 pub mod manifest;
 
@@ -24,6 +25,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use self::{
+    inputs::Inputs,
     intake::{Intake, Plan, Source},
     manifest::{Manifest, StreamRun, ViewRun},
 };
@@ -31,9 +33,8 @@ use crate::{
     cleaning::{self, Cleaning},
     definitions::Definitions,
     landing::{marker, objects},
-    relation::{self, Parts, Relation},
     serving::is_out_of_memory,
-    session::{self, Joins},
+    session::Joins,
     store::Store,
     table::{Change, Table, TableDef, Tables},
 };
@@ -287,6 +288,7 @@ impl Batch {
     ) -> Result<bool> {
         let is_recomputed = manifest.streams.values().any(|s| s.whole);
         let mut is_changed = false;
+        let mut inputs = None;
         let total = self.definitions.views.len();
         for (done, view) in self.definitions.views.iter().enumerate() {
             watch(Progress::View { name: &view.name, done, total });
@@ -298,7 +300,11 @@ impl Batch {
                 manifest.views.insert(view.name.clone(), before.clone());
                 continue;
             }
-            match self.write_view(view, path, definition, log, &manifest.run).await {
+            let inputs = match &inputs {
+                Some(inputs) => inputs,
+                None => inputs.insert(Inputs::prepare(self).await?),
+            };
+            match self.write_view(view, path, definition, log, inputs, &manifest.run).await {
                 Ok(run) => {
                     manifest.views.insert(view.name.clone(), run);
                     is_changed = true;
@@ -316,9 +322,10 @@ impl Batch {
         path: String,
         definition: String,
         log: Uuid,
+        inputs: &Inputs<'_>,
         run: &str,
     ) -> Result<ViewRun> {
-        let (schema, batches) = self.evaluate(view).await?;
+        let (schema, batches) = self.evaluate(view, inputs).await?;
         let def = TableDef { path, schema, definition: definition.clone(), log };
         let mut table = self.tables.open_or_create(&def).await?;
         let mut writer = table.writer(&def.schema, self.config.row_group_rows, self.config.target_file_bytes);
@@ -342,35 +349,11 @@ impl Batch {
         hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
     }
 
-    async fn evaluate(&self, view: &ViewDef) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-        match self.evaluate_with(view, Joins::InMemory).await {
-            Err(e) if is_out_of_memory(&e) => self.evaluate_with(view, Joins::Spilling).await,
+    async fn evaluate(&self, view: &ViewDef, inputs: &Inputs<'_>) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+        match inputs.evaluate(view, Joins::InMemory).await {
+            Err(e) if is_out_of_memory(&e) => inputs.evaluate(view, Joins::Spilling).await,
             answer => answer,
         }
-    }
-
-    async fn evaluate_with(&self, view: &ViewDef, joins: Joins) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-        let runtime = session::runtime(self.config.memory_bytes, &self.spill)?;
-        let context = session::session(runtime, joins);
-        let wanted = relation::tables_of(&context, &view.sql)?;
-        for cleaning in &self.definitions.streams {
-            let stream = cleaning.stream();
-            let rows = Relation::rows(cleaning, self.dedup.unwrap_or(stream.dedup));
-            for relation in [rows, Relation::rejects(cleaning)] {
-                if !wanted.contains(&relation.name) {
-                    continue;
-                }
-                let table = self.tables.open(&format!("batch/{}", relation.name)).await?;
-                let batch = match table {
-                    Some(table) => Some(table.scan().await?),
-                    None => None,
-                };
-                relation.register(&context, Parts { batch, ..Parts::default() }).await?;
-            }
-        }
-        let frame = relation::plan(&context, &view.sql).await?;
-        let schema = Arc::new(frame.schema().as_arrow().clone());
-        Ok((schema, frame.collect().await?))
     }
 }
 

@@ -393,7 +393,11 @@ mod tests {
         }
     }
 
-    fn decode(line: &[u8]) -> (Vec<(i32, Option<String>, Option<String>)>, Vec<(i32, String, String)>) {
+    /// Place and cells; place, reason and text.
+    type Row = (i32, Option<String>, Option<String>);
+    type Told = (i32, String, String);
+
+    fn decode(line: &[u8]) -> (Vec<Row>, Vec<Told>) {
         let mut decoder = Decoder::new(&stream());
         decoder.push(&"s-3".parse().expect("valid"), Offset(7), &Bytes::copy_from_slice(line));
         let decoded = decoder.finish();

@@ -87,7 +87,8 @@ impl<'a> Relation<'a> {
     }
 }
 
-fn quoted(name: &str) -> String {
+/// A name as it stands in SQL, whatever characters it has.
+pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

@@ -158,7 +158,7 @@ impl Serving {
         let context = session::session(self.runtime.clone(), Joins::InMemory);
         // One partition keeps the order in which the rows were written.
         context.state_ref().write().config_mut().options_mut().execution.target_partitions = 1;
-        let provider = table.scan().await?;
+        let provider = table.scan(&context).await?;
         let frame = context.read_table(provider).map_err(anyhow::Error::from)?;
         let schema = Arc::new(frame.schema().as_arrow().clone());
         let batches = frame.collect().await.map_err(anyhow::Error::from)?;
@@ -180,12 +180,12 @@ impl Serving {
         for state in &self.streams {
             let stream = state.cleaning.stream();
             if wanted.contains(&stream.name) {
-                let moment = self.look(state, &state.rows, Kind::Rows, ask.scope).await?;
+                let moment = self.look(&context, state, &state.rows, Kind::Rows, ask.scope).await?;
                 let relation = Relation::rows(&state.cleaning, self.dedup.unwrap_or(stream.dedup));
                 register(&context, &relation, moment, &mut boundary).await?;
             }
             if wanted.contains(&stream.rejected()) {
-                let moment = self.look(state, &state.rejects, Kind::Rejects, ask.scope).await?;
+                let moment = self.look(&context, state, &state.rejects, Kind::Rejects, ask.scope).await?;
                 register(&context, &Relation::rejects(&state.cleaning), moment, &mut boundary).await?;
             }
         }
@@ -208,7 +208,14 @@ impl Serving {
     }
 
     /// Looks at the layers of one relation until their ranges are adjacent.
-    async fn look(&self, state: &StreamState, layers: &Mutex<Layers>, kind: Kind, scope: Scope) -> Result<Moment> {
+    async fn look(
+        &self,
+        context: &SessionContext,
+        state: &StreamState,
+        layers: &Mutex<Layers>,
+        kind: Kind,
+        scope: Scope,
+    ) -> Result<Moment> {
         let (log, partitions) = match &self.log {
             Some(log) => {
                 let description = log.describe().await?;
@@ -219,7 +226,7 @@ impl Serving {
         };
         let mut layers = layers.lock().await;
         for _ in 0..MAX_LOOKS {
-            if let Some(moment) = self.look_once(state, &mut layers, log, &partitions, kind, scope).await? {
+            if let Some(moment) = self.look_once(context, state, &mut layers, log, &partitions, kind, scope).await? {
                 return Ok(moment);
             }
         }
@@ -234,6 +241,7 @@ impl Serving {
     /// None if a layer moved on in between.
     async fn look_once(
         &self,
+        context: &SessionContext,
         state: &StreamState,
         layers: &mut Layers,
         log: LogId,
@@ -255,7 +263,7 @@ impl Serving {
             batch_at = table.checkpoint(log, partitions).await?;
             moment.batch_age_ms = table.age_ms().await;
             if scope != Scope::Realtime {
-                moment.parts.batch = Some(table.scan().await?);
+                moment.parts.batch = Some(table.scan(context).await?);
             }
         }
         moment.batch_through = batch_at.next.clone();
@@ -274,7 +282,7 @@ impl Serving {
                 return Ok(None);
             }
             moment.realtime_age_ms = table.age_ms().await;
-            moment.parts.realtime = Some((table.scan().await?, batch_at.clone()));
+            moment.parts.realtime = Some((table.scan(context).await?, batch_at.clone()));
         }
         let mut tail = state.tail.lock().await;
         for partition in partitions {
@@ -410,12 +418,13 @@ fn moved_on(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<LogError>(), Some(LogError::OutOfRange { .. }))
 }
 
-/// DataFusion's word for a pool that is too small, wherever in the chain it stands.
+/// DataFusion's word for a pool that is too small, wherever in the chain it stands. Some
+/// operators pass it on as text only.
 pub fn is_out_of_memory(error: &anyhow::Error) -> bool {
     use datafusion::error::DataFusionError;
     error.chain().any(|cause| {
-        cause
-            .downcast_ref::<DataFusionError>()
-            .is_some_and(|e| matches!(e.find_root(), DataFusionError::ResourcesExhausted(_)))
+        let root = cause.downcast_ref::<DataFusionError>().map(DataFusionError::find_root);
+        matches!(root, Some(DataFusionError::ResourcesExhausted(_)))
+            || cause.to_string().contains("Resources exhausted")
     })
 }

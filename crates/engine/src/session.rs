@@ -38,13 +38,14 @@ pub fn runtime(memory_bytes: usize, spill: &Path) -> Result<Arc<RuntimeEnv>> {
 pub fn session(runtime: Arc<RuntimeEnv>, joins: Joins) -> SessionContext {
     let mut config = SessionConfig::new().with_information_schema(false);
     let options = config.options_mut();
-    if joins == Joins::Spilling {
-        options.optimizer.prefer_hash_join = false;
-        options.execution.batch_size = SMALL_BATCH_ROWS;
-        options.execution.target_partitions = 1;
-    }
+    options.optimizer.prefer_hash_join = joins == Joins::InMemory;
     options.execution.parquet.pushdown_filters = true;
     // Sorted runs are merged with this much set aside; the default would be most of a small pool.
     options.execution.sort_spill_reservation_bytes = 1 << 20;
+    // Views of text share buffers that each batch is charged for anew.
+    options.execution.parquet.schema_force_view_types = joins == Joins::InMemory;
+    if joins == Joins::Spilling {
+        config = config.with_batch_size(SMALL_BATCH_ROWS).with_target_partitions(1);
+    }
     SessionContext::new_with_config_rt(config, runtime)
 }

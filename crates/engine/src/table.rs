@@ -21,6 +21,7 @@ use datafusion::{
     },
     catalog::TableProvider,
     parquet::{basic::Compression, file::properties::WriterProperties},
+    prelude::SessionContext,
 };
 use deltalake_core::{
     DeltaTable, DeltaTableBuilder, DeltaTableError,
@@ -261,9 +262,9 @@ impl Table {
         })
     }
 
-    /// A scan of the table at this version.
-    pub async fn scan(&self) -> Result<Arc<dyn TableProvider>> {
-        Ok(self.delta.table_provider().await?)
+    /// A scan of the table at this version, reading as the session is set up to read.
+    pub async fn scan(&self, context: &SessionContext) -> Result<Arc<dyn TableProvider>> {
+        Ok(self.delta.table_provider().with_session(Arc::new(context.state())).await?)
     }
 
     /// The next offsets that the table takes in, of these partitions.

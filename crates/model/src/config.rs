@@ -165,26 +165,37 @@ impl Config {
             text.parse::<Table>().map_err(invalid)
         };
         let mut settings = parse("config/default.toml", DEFAULT)?;
-        // Checked after each layer, so that an error names the layer that brought it.
-        let mut config = checked("config/default.toml", &settings)?;
+        // Read after each layer, so that an error names the layer that brought it. What settings
+        // have to do with each other is looked at in the end: their order must not matter.
+        let mut source_name = "config/default.toml".to_owned();
+        let mut config = read(&source_name, &settings)?;
         if let Some((name, text)) = file {
             merge(&mut settings, parse(name, text)?);
-            config = checked(name, &settings)?;
+            source_name = name.to_owned();
+            config = read(name, &settings)?;
         }
         for (name, value) in environment {
             let Some(path) = name.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
             let keys: Vec<String> = path.split("__").map(str::to_lowercase).collect();
             merge(&mut settings, nested(&keys, typed(&value)));
-            config = checked(&name, &settings)?;
+            config = read(&name, &settings)?;
+            source_name = name;
         }
+        check(&source_name, &config)?;
         Ok(config)
     }
 }
 
-fn checked(source_name: &str, settings: &Table) -> Result<Config, InvalidConfig> {
+fn read(source_name: &str, settings: &Table) -> Result<Config, InvalidConfig> {
+    let invalid = |e: toml::de::Error| InvalidConfig {
+        source_name: source_name.to_owned(),
+        problem: e.to_string().trim_end().to_owned(),
+    };
+    Config::deserialize(Value::Table(settings.clone())).map_err(invalid)
+}
+
+fn check(source_name: &str, config: &Config) -> Result<(), InvalidConfig> {
     let invalid = |problem: String| InvalidConfig { source_name: source_name.to_owned(), problem };
-    let config: Config = Config::deserialize(Value::Table(settings.clone()))
-        .map_err(|e| invalid(e.to_string().trim_end().to_owned()))?;
     for (name, value) in [
         ("server.max_connections", config.server.max_connections),
         ("ingest.max_body_bytes", config.ingest.max_body_bytes),
@@ -212,7 +223,7 @@ fn checked(source_name: &str, settings: &Table) -> Result<Config, InvalidConfig>
     if config.log.segment_bytes < 2 * config.ingest.max_record_bytes as u64 {
         return Err(invalid("log.segment_bytes is smaller than two records of ingest.max_record_bytes".to_owned()));
     }
-    Ok(config)
+    Ok(())
 }
 
 fn merge(into: &mut Table, from: Table) {
@@ -257,12 +268,21 @@ mod tests {
     }
 
     #[test]
+    fn settings_that_depend_on_each_other_may_come_in_any_order() {
+        let small = [("CORKBOARD__LOG__SEGMENT_BYTES", "1048576"), ("CORKBOARD__INGEST__MAX_RECORD_BYTES", "65536")];
+        for environment in [[small[0], small[1]], [small[1], small[0]]] {
+            assert_eq!(load("", &environment).expect("valid").log.segment_bytes, 1_048_576);
+        }
+    }
+
+    #[test]
     fn errors_name_the_layer_and_the_key() {
         for (file, environment, words) in [
             ("[server]\nlissten = 1\n", None, ["my.toml", "lissten"]),
             ("[server]\nlisten = 1\n", None, ["my.toml", "listen"]),
             ("[landing]\nflush_size = 0\n", None, ["my.toml", "landing.flush_size"]),
             ("", Some(("CORKBOARD__SERVER__PORT", "1")), ["CORKBOARD__SERVER__PORT", "port"]),
+            ("", Some(("CORKBOARD__LOG__SEGMENT_BYTES", "1000")), ["SEGMENT_BYTES", "log.segment_bytes"]),
         ] {
             let environment: Vec<_> = environment.into_iter().collect();
             let error = load(file, &environment).expect_err(file).to_string();

@@ -64,7 +64,7 @@ impl conformance::Harness for Delta {
         async {
             let table = self.tables.open(&self.def.path).await.unwrap().unwrap();
             let context = SessionContext::new();
-            let frame = context.read_table(table.scan().await.unwrap()).unwrap();
+            let frame = context.read_table(table.scan(&context).await.unwrap()).unwrap();
             frame.collect().await.unwrap().iter().flat_map(positions).collect()
         }
         .boxed()

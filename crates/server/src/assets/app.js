@@ -100,14 +100,16 @@ function recentRate() {
   return page.samples.length < 2 ? null : ((last.total - first.total) * 1000) / Math.max(1, last.at - first.at);
 }
 
-/** What each layer holds, over all partitions; null until a view was answered. */
+/** What each layer holds, over the partitions that the view on show reads; null until it was answered. */
 function layersNow() {
   if (!page.boundary) return null;
   const since = Date.now() - page.boundary_at;
   const aged = (age) => (age === null || age === undefined ? null : age + since);
   const sum = { batch: 0, realtime: 0, tail: 0, reached: 0, behind_batch: 0, behind_realtime: 0 };
   for (const partition of page.log.partitions) {
-    const { batch, realtime, reached, end } = layersOf(partition, page.boundary);
+    const layers = layersOf(partition, page.boundary);
+    if (!layers) continue;
+    const { batch, realtime, reached, end } = layers;
     sum.batch += batch;
     sum.realtime += realtime - batch;
     sum.tail += reached - realtime;

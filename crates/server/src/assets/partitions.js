@@ -21,6 +21,9 @@ export function partitions(box) {
 export function layersOf(partition, boundary) {
   if (!boundary) return null;
   const id = `${partition.topic}-${partition.partition}`;
+  // The view on show reads only some of the streams; nothing is known of the others.
+  const known = [boundary.batch_through, boundary.realtime_through, boundary.tail_through];
+  if (!known.some((through) => id in through)) return null;
   const batch = boundary.batch_through[id] ?? 0;
   const realtime = Math.max(batch, boundary.realtime_through[id] ?? 0);
   const reached = Math.max(realtime, boundary.tail_through[id] ?? 0);

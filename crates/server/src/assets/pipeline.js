@@ -122,7 +122,7 @@ function show(texts, { perSecond, log, layers, tasks }) {
   set('speed', layers ? count(layers.realtime) : '–');
   note('speed', 'speed', !layers ? ' ' : layers.realtime_age === null ? 'nothing committed yet' : `as of ${ago(layers.realtime_age)}`);
   set('views', layers ? count(layers.reached) : '–');
-  set('views-note', layers ? (layers.complete ? 'records, none missing' : 'records; the tail is cut') : ' ');
+  set('views-note', layers ? (layers.complete ? 'records of the view below' : 'records; the tail is cut') : ' ');
 
   set('label-count', layers ? `${plural(layers.behind_batch, 'record')} behind` : '');
   set('label-merge', layers ? `${plural(layers.behind_realtime, 'record')} behind` : '');
