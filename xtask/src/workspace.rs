@@ -16,8 +16,21 @@ pub(crate) fn root() -> &'static Path {
 }
 
 /// `cargo` as the one that runs this, in the workspace's folder.
+///
+/// What the outer cargo tells of xtask is taken away: build scripts of dependencies ask for
+/// these variables, and with other values most of the workspace would be built a second time.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in env::vars_os() {
+        let is_of_xtask = |name: &str| {
+            name.starts_with("CARGO_PKG_")
+                || matches!(name, "CARGO_MANIFEST_DIR" | "CARGO_MANIFEST_PATH" | "CARGO_PRIMARY_PACKAGE")
+                || matches!(name, "CARGO_BIN_NAME" | "CARGO_CRATE_NAME" | "OUT_DIR")
+        };
+        if name.to_str().is_some_and(is_of_xtask) {
+            cargo.env_remove(name);
+        }
+    }
     cargo.current_dir(root());
     cargo
 }
