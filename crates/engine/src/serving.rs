@@ -177,15 +177,16 @@ impl Serving {
         let context = session::session(self.runtime.clone(), joins);
         let mut boundary = Boundary { scope: ask.scope, complete: true, ..Boundary::default() };
         let wanted = relation::tables_of(&context, &view.sql)?;
+        let look = |kind| Look { context: &context, kind, scope: ask.scope };
         for state in &self.streams {
             let stream = state.cleaning.stream();
             if wanted.contains(&stream.name) {
-                let moment = self.look(&context, state, &state.rows, Kind::Rows, ask.scope).await?;
+                let moment = self.look(state, &state.rows, look(Kind::Rows)).await?;
                 let relation = Relation::rows(&state.cleaning, self.dedup.unwrap_or(stream.dedup));
                 register(&context, &relation, moment, &mut boundary).await?;
             }
             if wanted.contains(&stream.rejected()) {
-                let moment = self.look(&context, state, &state.rejects, Kind::Rejects, ask.scope).await?;
+                let moment = self.look(state, &state.rejects, look(Kind::Rejects)).await?;
                 register(&context, &Relation::rejects(&state.cleaning), moment, &mut boundary).await?;
             }
         }
@@ -208,14 +209,7 @@ impl Serving {
     }
 
     /// Looks at the layers of one relation until their ranges are adjacent.
-    async fn look(
-        &self,
-        context: &SessionContext,
-        state: &StreamState,
-        layers: &Mutex<Layers>,
-        kind: Kind,
-        scope: Scope,
-    ) -> Result<Moment> {
+    async fn look(&self, state: &StreamState, layers: &Mutex<Layers>, look: Look<'_>) -> Result<Moment> {
         let (log, partitions) = match &self.log {
             Some(log) => {
                 let description = log.describe().await?;
@@ -226,7 +220,7 @@ impl Serving {
         };
         let mut layers = layers.lock().await;
         for _ in 0..MAX_LOOKS {
-            if let Some(moment) = self.look_once(context, state, &mut layers, log, &partitions, kind, scope).await? {
+            if let Some(moment) = self.look_once(state, &mut layers, log, &partitions, look).await? {
                 return Ok(moment);
             }
         }
@@ -241,14 +235,13 @@ impl Serving {
     /// None if a layer moved on in between.
     async fn look_once(
         &self,
-        context: &SessionContext,
         state: &StreamState,
         layers: &mut Layers,
         log: LogId,
         partitions: &[TopicPartition],
-        kind: Kind,
-        scope: Scope,
+        look: Look<'_>,
     ) -> Result<Option<Moment>> {
+        let Look { context, kind, scope } = look;
         let mut moment = Moment {
             parts: Parts::default(),
             batch_through: BTreeMap::new(),
@@ -375,6 +368,14 @@ async fn register(
     }
     boundary.complete &= moment.complete;
     relation.register(context, moment.parts).await
+}
+
+/// One look at a relation: by which session, at what, how far.
+#[derive(Clone, Copy)]
+struct Look<'a> {
+    context: &'a SessionContext,
+    kind: Kind,
+    scope: Scope,
 }
 
 /// What is asked of a stream's tail.
