@@ -20,7 +20,7 @@ mod sources;
 mod definitions;
 
 pub(crate) fn run() -> Result<()> {
-    let tree = Tree::read(workspace::root())?;
+    let tree = Tree::read(&workspace::root())?;
     let findings = check(&tree);
     for finding in &findings {
         eprintln!("{finding}");

@@ -11,8 +11,11 @@ use anyhow::{Context, Result};
 use crate::process;
 
 /// The folder of the workspace's `Cargo.toml`.
-pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the workspace")
+///
+/// Asked of the cargo that runs this: checkouts that share a target folder share this binary.
+pub(crate) fn root() -> PathBuf {
+    let of_xtask = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&of_xtask).parent().expect("xtask is a folder of the workspace").to_owned()
 }
 
 /// `cargo` as the one that runs this, in the workspace's folder.
