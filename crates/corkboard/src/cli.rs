@@ -256,6 +256,7 @@ async fn check(common: &Common) -> Result<()> {
 async fn batch_run(args: BatchRunArgs, mut config: Config, folder: &DataFolder) -> Result<()> {
     if let Some(memory) = args.memory {
         config.batch.memory_bytes = memory;
+        config.check("--memory")?;
     }
     let landing = args.landing.unwrap_or_else(|| folder.landing());
     if !landing.is_dir() {

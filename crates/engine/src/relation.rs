@@ -68,10 +68,13 @@ impl<'a> Relation<'a> {
             context.register_table(part("realtime"), realtime)?;
             selects.push(format!("SELECT {columns} FROM {}{}", part("realtime"), at_or_above(&below.next)));
         }
-        // An empty tail still gives the table its columns.
-        let tail = MemTable::try_new(self.schema.clone(), vec![parts.tail])?;
-        context.register_table(part("tail"), Arc::new(tail))?;
-        selects.push(format!("SELECT {columns} FROM {}", part("tail")));
+        // An empty tail is left out, since a sort over one part alone needs less memory than a
+        // merge of two; where there is nothing else it gives the table its columns.
+        if !parts.tail.is_empty() || selects.is_empty() {
+            let tail = MemTable::try_new(self.schema.clone(), vec![parts.tail])?;
+            context.register_table(part("tail"), Arc::new(tail))?;
+            selects.push(format!("SELECT {columns} FROM {}", part("tail")));
+        }
         let mut sql = selects.join(" UNION ALL ");
         if !self.identity.is_empty() {
             let identity: Vec<String> = self.identity.iter().map(|c| quoted(c)).collect();

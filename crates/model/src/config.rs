@@ -9,6 +9,10 @@ use toml::{Table, Value};
 /// The text of `config/default.toml`, as `corkboard default-config` prints it.
 pub const DEFAULT: &str = include_str!("../../../config/default.toml");
 
+/// DataFusion reserves memory for each open Parquet column and sorted run: with less than this,
+/// spilling does not help.
+const LEAST_QUERY_MEMORY: usize = 32 << 20;
+
 const ENVIRONMENT_PREFIX: &str = "CORKBOARD__";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -181,8 +185,50 @@ impl Config {
             config = read(&name, &settings)?;
             source_name = name;
         }
-        check(&source_name, &config)?;
+        config.check(&source_name)?;
         Ok(config)
+    }
+
+    /// Looks at what settings have to do with each other and with what works at all; an error
+    /// names `source_name` as the layer that brought it.
+    pub fn check(&self, source_name: &str) -> Result<(), InvalidConfig> {
+        let invalid = |problem: String| InvalidConfig { source_name: source_name.to_owned(), problem };
+        for (name, value) in [
+            ("server.max_connections", self.server.max_connections),
+            ("ingest.max_body_bytes", self.ingest.max_body_bytes),
+            ("ingest.max_records_per_request", self.ingest.max_records_per_request),
+            ("ingest.max_record_bytes", self.ingest.max_record_bytes),
+            ("ingest.max_json_depth", self.ingest.max_json_depth),
+            ("ingest.default_partitions", self.ingest.default_partitions as usize),
+            ("log.max_group_bytes", self.log.max_group_bytes),
+            ("landing.flush_size", self.landing.flush_size),
+            ("landing.max_object_bytes", self.landing.max_object_bytes),
+            ("speed.max_rows", self.speed.max_rows),
+            ("speed.max_bytes", self.speed.max_bytes),
+            ("batch.chunk_rows", self.batch.chunk_rows),
+            ("batch.row_group_rows", self.batch.row_group_rows),
+            ("serving.max_concurrent_queries", self.serving.max_concurrent_queries),
+            ("driver.history_runs", self.driver.history_runs),
+        ] {
+            if value == 0 {
+                return Err(invalid(format!("{name} is 0; it must be at least 1")));
+            }
+        }
+        for (name, value) in
+            [("batch.memory_bytes", self.batch.memory_bytes), ("serving.memory_bytes", self.serving.memory_bytes)]
+        {
+            if value < LEAST_QUERY_MEMORY {
+                let least = LEAST_QUERY_MEMORY >> 20;
+                return Err(invalid(format!("{name} is {value}; sorts spill to disk, but need at least {least} MiB")));
+            }
+        }
+        if self.ingest.max_inflight_bytes < self.ingest.max_body_bytes {
+            return Err(invalid("ingest.max_inflight_bytes is smaller than ingest.max_body_bytes".to_owned()));
+        }
+        if self.log.segment_bytes < 2 * self.ingest.max_record_bytes as u64 {
+            return Err(invalid("log.segment_bytes is smaller than two records of ingest.max_record_bytes".to_owned()));
+        }
+        Ok(())
     }
 }
 
@@ -192,38 +238,6 @@ fn read(source_name: &str, settings: &Table) -> Result<Config, InvalidConfig> {
         problem: e.to_string().trim_end().to_owned(),
     };
     Config::deserialize(Value::Table(settings.clone())).map_err(invalid)
-}
-
-fn check(source_name: &str, config: &Config) -> Result<(), InvalidConfig> {
-    let invalid = |problem: String| InvalidConfig { source_name: source_name.to_owned(), problem };
-    for (name, value) in [
-        ("server.max_connections", config.server.max_connections),
-        ("ingest.max_body_bytes", config.ingest.max_body_bytes),
-        ("ingest.max_records_per_request", config.ingest.max_records_per_request),
-        ("ingest.max_record_bytes", config.ingest.max_record_bytes),
-        ("ingest.max_json_depth", config.ingest.max_json_depth),
-        ("ingest.default_partitions", config.ingest.default_partitions as usize),
-        ("log.max_group_bytes", config.log.max_group_bytes),
-        ("landing.flush_size", config.landing.flush_size),
-        ("landing.max_object_bytes", config.landing.max_object_bytes),
-        ("speed.max_rows", config.speed.max_rows),
-        ("speed.max_bytes", config.speed.max_bytes),
-        ("batch.chunk_rows", config.batch.chunk_rows),
-        ("batch.row_group_rows", config.batch.row_group_rows),
-        ("serving.max_concurrent_queries", config.serving.max_concurrent_queries),
-        ("driver.history_runs", config.driver.history_runs),
-    ] {
-        if value == 0 {
-            return Err(invalid(format!("{name} is 0; it must be at least 1")));
-        }
-    }
-    if config.ingest.max_inflight_bytes < config.ingest.max_body_bytes {
-        return Err(invalid("ingest.max_inflight_bytes is smaller than ingest.max_body_bytes".to_owned()));
-    }
-    if config.log.segment_bytes < 2 * config.ingest.max_record_bytes as u64 {
-        return Err(invalid("log.segment_bytes is smaller than two records of ingest.max_record_bytes".to_owned()));
-    }
-    Ok(())
 }
 
 fn merge(into: &mut Table, from: Table) {
@@ -281,6 +295,7 @@ mod tests {
             ("[server]\nlissten = 1\n", None, ["my.toml", "lissten"]),
             ("[server]\nlisten = 1\n", None, ["my.toml", "listen"]),
             ("[landing]\nflush_size = 0\n", None, ["my.toml", "landing.flush_size"]),
+            ("[batch]\nmemory_bytes = 1024\n", None, ["batch.memory_bytes", "32 MiB"]),
             ("", Some(("CORKBOARD__SERVER__PORT", "1")), ["CORKBOARD__SERVER__PORT", "port"]),
             ("", Some(("CORKBOARD__LOG__SEGMENT_BYTES", "1000")), ["SEGMENT_BYTES", "log.segment_bytes"]),
         ] {

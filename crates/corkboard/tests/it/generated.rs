@@ -146,6 +146,30 @@ fn rows_in_many_batch_runs_answer_as_rows_in_one() {
     answers::assert_equal("four runs", &answers::over_tables(&tables), &kept_answers()["key"]);
 }
 
+/// So many rows do not fit into the least memory.
+#[test]
+fn a_batch_run_in_the_least_memory_answers_as_one_in_plenty() {
+    let scratch = tempfile::tempdir().unwrap();
+    let landing = scratch.path().join("landing");
+    let posts = first_posts(SEED, 100_000, Encoding::default());
+    let mut rows = Rows::default();
+    for post in posts {
+        for (lines, line) in rows.iter_mut().zip([post.pin, post.geo, post.user]) {
+            lines.push(line);
+        }
+    }
+    posts::land(&landing, &rows, 10_000);
+    let [plenty, least] = ["2G", "32M"].map(|memory| {
+        let tables = scratch.path().join(memory);
+        process::run(&format!("batch run --memory {memory}"), &[("--landing", &landing), ("--tables", &tables)])
+            .succeeded();
+        answers::over_tables(&tables)
+    });
+    answers::assert_equal("32M", &least, &plenty);
+    let less = process::run("batch run --memory 31M", &[("--landing", &landing), ("--tables", &landing)]).failed();
+    assert!(less.contains("--memory") && less.contains("32 MiB"), "{less}");
+}
+
 #[test]
 fn a_batch_run_before_anything_has_landed_does_no_harm() {
     let mut pipeline = ByHand::start();
