@@ -6,6 +6,7 @@
 mod inputs;
 mod intake;
 pub mod manifest;
+mod views;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,25 +17,19 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
-use datafusion::arrow::{array::RecordBatch, datatypes::SchemaRef};
-use model::{
-    Checkpoint, Dedup, LogId, Offset, OffsetRange, Report, Stop, Task, TopicPartition, ViewDef, config::BatchConfig,
-};
+use datafusion::arrow::datatypes::SchemaRef;
+use model::{Checkpoint, Dedup, LogId, Offset, OffsetRange, Report, Stop, Task, TopicPartition, config::BatchConfig};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use self::{
-    inputs::Inputs,
     intake::{Intake, Plan, Source},
-    manifest::{Manifest, StreamRun, ViewRun},
+    manifest::{Manifest, StreamRun},
 };
 use crate::{
     cleaning::{self, Cleaning},
     definitions::Definitions,
     landing::{marker, objects},
-    serving::is_out_of_memory,
-    session::Joins,
     store::Store,
     table::{Change, Table, TableDef, Tables},
 };
@@ -275,85 +270,6 @@ impl Batch {
         run.through.extend(taken.ranges.iter().map(|r| (r.partition.clone(), r.end)));
         run.table_version = rows.version();
         Ok(Some((run, true)))
-    }
-
-    /// Writes every view whose input or definition changed. Returns whether any was written.
-    async fn write_views(
-        &self,
-        log: Uuid,
-        previous: Option<&Manifest>,
-        manifest: &mut Manifest,
-        watch: Watch<'_>,
-        troubles: &mut Vec<String>,
-    ) -> Result<bool> {
-        let is_recomputed = manifest.streams.values().any(|s| s.whole);
-        let mut is_changed = false;
-        let mut inputs = None;
-        let total = self.definitions.views.len();
-        for (done, view) in self.definitions.views.iter().enumerate() {
-            watch(Progress::View { name: &view.name, done, total });
-            let definition = self.view_definition(view, manifest);
-            let before = previous.and_then(|m| m.views.get(&view.name));
-            let is_current = !is_recomputed && before.is_some_and(|v| v.definition == definition);
-            let path = format!("views/{}", view.name);
-            if let (true, Some(before), Some(_)) = (is_current, before, self.tables.open(&path).await?) {
-                manifest.views.insert(view.name.clone(), before.clone());
-                continue;
-            }
-            let inputs = match &inputs {
-                Some(inputs) => inputs,
-                None => inputs.insert(Inputs::prepare(self).await?),
-            };
-            match self.write_view(view, path, definition, log, inputs, &manifest.run).await {
-                Ok(run) => {
-                    manifest.views.insert(view.name.clone(), run);
-                    is_changed = true;
-                }
-                Err(e) => troubles.push(format!("view {}: {e:#}", view.name)),
-            }
-        }
-        watch(Progress::View { name: "", done: total, total });
-        Ok(is_changed)
-    }
-
-    async fn write_view(
-        &self,
-        view: &ViewDef,
-        path: String,
-        definition: String,
-        log: Uuid,
-        inputs: &Inputs<'_>,
-        run: &str,
-    ) -> Result<ViewRun> {
-        let (schema, batches) = self.evaluate(view, inputs).await?;
-        let def = TableDef { path, schema, definition: definition.clone(), log };
-        let mut table = self.tables.open_or_create(&def).await?;
-        let mut writer = table.writer(&def.schema, self.config.row_group_rows, self.config.target_file_bytes);
-        for batch in &batches {
-            writer.write(batch).await?;
-        }
-        let pending = writer.finish().await?;
-        let n_rows = pending.n_rows;
-        table.commit(&def, &[], pending, Change::Replace, &json!({"run": run})).await?;
-        Ok(ViewRun { definition, n_rows, table_version: table.version() })
-    }
-
-    /// A hash of the view's text and of the exact rows it is computed from.
-    fn view_definition(&self, view: &ViewDef, manifest: &Manifest) -> String {
-        let mut hash = Sha256::new();
-        hash.update(&view.sql);
-        for (name, run) in &manifest.streams {
-            let inputs: BTreeMap<String, Offset> = run.through.iter().map(|(p, o)| (p.to_string(), *o)).collect();
-            hash.update(json!([name, run.definition, run.dedup, inputs, run.table_version]).to_string());
-        }
-        hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
-    }
-
-    async fn evaluate(&self, view: &ViewDef, inputs: &Inputs<'_>) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-        match inputs.evaluate(view, Joins::InMemory).await {
-            Err(e) if is_out_of_memory(&e) => inputs.evaluate(view, Joins::Spilling).await,
-            answer => answer,
-        }
     }
 }
 

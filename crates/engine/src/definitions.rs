@@ -1,7 +1,11 @@
 //! What the pipeline is: streams and views. A default pipeline is compiled in; a folder with
 //! `streams/` and `views/` takes its place.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, ensure};
 use model::{StreamDef, ViewDef};
@@ -38,6 +42,8 @@ const VIEW_FILES: [(&str, &str); 13] = files!["views":
 pub struct Definitions {
     pub streams: Vec<Arc<Cleaning>>,
     pub views: Vec<ViewDef>,
+    /// Names of the columns that each view mentions.
+    columns: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Definitions {
@@ -92,9 +98,13 @@ impl Definitions {
                 views.push(ViewDef::parse(name, sql)?);
             }
         }
-        let definitions = Self { streams, views };
-        crate::relation::check_views(&definitions).await?;
-        Ok(definitions)
+        let columns = crate::relation::check_views(&streams, &views).await?;
+        Ok(Self { streams, views, columns })
+    }
+
+    /// Names of the columns that the views mention.
+    pub fn columns_of<'a>(&self, views: impl IntoIterator<Item = &'a ViewDef>) -> BTreeSet<String> {
+        views.into_iter().filter_map(|view| self.columns.get(&view.name)).flatten().cloned().collect()
     }
 
     /// The stream that takes a topic.

@@ -13,13 +13,23 @@ pub mod decode;
 
 pub mod cleaning;
 
-pub mod definitions;
-
 pub mod session;
+
+pub mod identity;
+
+pub mod counted;
 
 pub mod relation;
 
+pub mod definitions;
+
 pub mod table;
+
+pub mod split;
+
+pub mod fold;
+
+pub mod mergeable;
 
 pub mod sink;
 

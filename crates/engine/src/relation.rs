@@ -1,5 +1,5 @@
 //! A stream's table as a view sees it: the parts that the layers hold, put together, and of
-//! each key the first row.
+//! each name the first row.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,15 +8,25 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use datafusion::{
-    arrow::{array::RecordBatch, datatypes::SchemaRef},
+    arrow::{
+        array::RecordBatch,
+        datatypes::{Schema, SchemaRef},
+    },
     catalog::{MemTable, TableProvider},
-    logical_expr::LogicalPlan,
-    prelude::{DataFrame, SessionContext},
+    common::tree_node::{TreeNode, TreeNodeRecursion},
+    logical_expr::{Expr, LogicalPlan},
+    prelude::{DataFrame, SessionContext, col, lit, not},
     sql::parser::Statement,
 };
-use model::{Checkpoint, Dedup, Offset, TopicPartition};
+use model::{Checkpoint, Dedup, Offset, TopicPartition, ViewDef};
 
-use crate::{cleaning, cleaning::Cleaning, decode, definitions::Definitions};
+use crate::{
+    cleaning,
+    cleaning::Cleaning,
+    counted::{self, Held},
+    decode,
+    session::{Scratch, quoted},
+};
 
 /// What a table holds and how its rows are counted.
 pub struct Relation<'a> {
@@ -54,66 +64,94 @@ impl<'a> Relation<'a> {
         Self { name: cleaning.stream().rejected(), schema: cleaning::rejects_schema(), identity: vec![] }
     }
 
-    /// Makes the table known to a session under its name.
-    pub async fn register(&self, context: &SessionContext, parts: Parts) -> Result<()> {
-        let columns: Vec<String> = self.schema.fields().iter().map(|f| quoted(f.name())).collect();
-        let columns = columns.join(", ");
-        let part = |layer: &str| quoted(&format!("{}__{layer}", self.name));
-        let mut selects = Vec::new();
+    /// Makes the rows that count known to a session under the relation's name, with `columns`
+    /// at least. What is given back holds them and lives as long as the session is asked.
+    pub async fn register(
+        &self,
+        context: &SessionContext,
+        parts: Parts,
+        columns: &BTreeSet<String>,
+        scratch: &Scratch,
+    ) -> Result<Option<Held>> {
+        let is_empty = parts.is_empty();
+        let all = self.unite(context, parts).await.with_context(|| format!("table {}", self.name))?;
+        if self.identity.is_empty() || is_empty {
+            context.register_table(quoted(&self.name), all.into_view())?;
+            return Ok(None);
+        }
+        let held = self.hold(context, &all, columns, scratch).await?;
+        held.register(context, &self.name).await?;
+        Ok(Some(held))
+    }
+
+    /// Keeps the rows that count, with as many of their columns as are asked for.
+    pub async fn hold(
+        &self,
+        context: &SessionContext,
+        all: &DataFrame,
+        columns: &BTreeSet<String>,
+        scratch: &Scratch,
+    ) -> Result<Held> {
+        let mut fields: Vec<_> = self.schema.fields().iter().filter(|f| columns.contains(f.name())).cloned().collect();
+        if fields.is_empty() {
+            // `COUNT(*)` reads no column, but counts rows of one.
+            fields.extend(self.schema.fields().first().cloned());
+        }
+        let schema = Arc::new(Schema::new(fields));
+        let held = counted::keep_first_of_each(context, all, &self.identity, schema, scratch, &self.name).await;
+        held.with_context(|| format!("table {}", self.name))
+    }
+
+    /// All rows, those that count and those that do not.
+    pub async fn unite(&self, context: &SessionContext, parts: Parts) -> Result<DataFrame> {
+        let columns: Vec<&str> = self.schema.fields().iter().map(|f| f.name().as_str()).collect();
+        let mut frames = Vec::new();
         if let Some(batch) = parts.batch {
-            context.register_table(part("batch"), batch)?;
-            selects.push(format!("SELECT {columns} FROM {}", part("batch")));
+            frames.push(context.read_table(batch)?.select_columns(&columns)?);
         }
-        if let Some((realtime, below)) = parts.realtime {
-            context.register_table(part("realtime"), realtime)?;
-            selects.push(format!("SELECT {columns} FROM {}{}", part("realtime"), at_or_above(&below.next)));
+        if let Some((realtime, from)) = parts.realtime {
+            let rows = context.read_table(realtime)?;
+            let rows = match below(&from.next) {
+                Some(below) => rows.filter(not(below))?,
+                None => rows,
+            };
+            frames.push(rows.select_columns(&columns)?);
         }
-        // An empty tail is left out, since a sort over one part alone needs less memory than a
-        // merge of two; where there is nothing else it gives the table its columns.
-        if !parts.tail.is_empty() || selects.is_empty() {
+        // Without any rows it still gives the table its columns.
+        if !parts.tail.is_empty() || frames.is_empty() {
             let tail = MemTable::try_new(self.schema.clone(), vec![parts.tail])?;
-            context.register_table(part("tail"), Arc::new(tail))?;
-            selects.push(format!("SELECT {columns} FROM {}", part("tail")));
+            frames.push(context.read_table(Arc::new(tail))?);
         }
-        let mut sql = selects.join(" UNION ALL ");
-        if !self.identity.is_empty() {
-            let identity: Vec<String> = self.identity.iter().map(|c| quoted(c)).collect();
-            sql = format!(
-                "SELECT {columns} FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY {} \
-                 ORDER BY _topic, _partition, _offset, _nth) AS _place FROM ({sql})) WHERE _place = 1",
-                identity.join(", ")
-            );
-        }
-        let all = context.sql(&sql).await.with_context(|| format!("table {}", self.name))?;
-        context.register_table(quoted(&self.name), all.into_view())?;
-        Ok(())
+        let mut frames = frames.into_iter();
+        let first = frames.next().context("there is a part")?;
+        frames.try_fold(first, |all, part| Ok(all.union(part)?))
     }
 }
 
-/// A name as it stands in SQL, whatever characters it has.
-pub fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+impl Parts {
+    fn is_empty(&self) -> bool {
+        self.batch.is_none() && self.realtime.is_none() && self.tail.is_empty()
+    }
 }
 
-/// ` WHERE …` that leaves out what lies below the offsets.
-fn at_or_above(below: &BTreeMap<TopicPartition, Offset>) -> String {
-    // Topic names hold no quotes: `TopicName` does not allow them.
-    let ranges = below.iter().filter(|(_, offset)| offset.0 > 0).map(|(partition, offset)| {
-        format!("(_topic = '{}' AND _partition = {} AND _offset < {offset})", partition.topic, partition.partition)
+/// Whether a row lies below the offset of its partition; None if none can.
+pub fn below(next: &BTreeMap<TopicPartition, Offset>) -> Option<Expr> {
+    let terms = next.iter().filter(|(_, offset)| offset.0 > 0).map(|(partition, offset)| {
+        col("_topic")
+            .eq(lit(partition.topic.as_str()))
+            .and(col("_partition").eq(lit(partition.partition as i32)))
+            .and(col("_offset").lt(lit(offset.0 as i64)))
     });
-    let ranges: Vec<String> = ranges.collect();
-    if ranges.is_empty() { String::new() } else { format!(" WHERE NOT {}", any_of(&ranges)) }
+    any_of(terms.collect())
 }
 
 /// A balanced tree of ORs: with a partition per term, a chain could be too deep to walk.
-fn any_of(terms: &[String]) -> String {
-    match terms {
-        [one] => one.clone(),
-        _ => {
-            let (left, right) = terms.split_at(terms.len() / 2);
-            format!("({} OR {})", any_of(left), any_of(right))
-        }
+fn any_of(mut terms: Vec<Expr>) -> Option<Expr> {
+    if terms.len() <= 1 {
+        return terms.pop();
     }
+    let right = terms.split_off(terms.len() / 2);
+    Some(any_of(terms)?.or(any_of(right)?))
 }
 
 /// Plans a view's text: one `SELECT`, nothing that writes.
@@ -138,16 +176,42 @@ pub fn tables_of(context: &SessionContext, sql: &str) -> Result<BTreeSet<String>
     Ok(names.into_iter().map(|n| n.table().to_owned()).collect())
 }
 
-/// Plans every view over empty tables, so that a mistake shows at the start.
-pub async fn check_views(definitions: &Definitions) -> Result<()> {
+/// Plans every view over empty tables, so that a mistake shows at the start, and says which
+/// columns each names.
+pub async fn check_views(streams: &[Arc<Cleaning>], views: &[ViewDef]) -> Result<BTreeMap<String, BTreeSet<String>>> {
     let context = SessionContext::new();
-    for cleaning in &definitions.streams {
-        Relation::rows(cleaning, cleaning.stream().dedup).register(&context, Parts::default()).await?;
-        Relation::rejects(cleaning).register(&context, Parts::default()).await?;
+    for cleaning in streams {
+        for relation in [Relation::rows(cleaning, cleaning.stream().dedup), Relation::rejects(cleaning)] {
+            let nothing = relation.unite(&context, Parts::default()).await?;
+            context.register_table(quoted(&relation.name), nothing.into_view())?;
+        }
     }
-    for view in &definitions.views {
-        let planned = async { Ok::<_, anyhow::Error>(plan(&context, &view.sql).await?.create_physical_plan().await?) };
-        planned.await.with_context(|| format!("views/{}.sql", view.name))?;
+    let mut columns = BTreeMap::new();
+    for view in views {
+        let planned = async {
+            let frame = plan(&context, &view.sql).await?;
+            let named = columns_of(frame.logical_plan())?;
+            frame.create_physical_plan().await?;
+            Ok::<_, anyhow::Error>(named)
+        };
+        columns.insert(view.name.clone(), planned.await.with_context(|| format!("views/{}.sql", view.name))?);
     }
-    Ok(())
+    Ok(columns)
+}
+
+/// The names of all columns that a plan mentions.
+fn columns_of(plan: &LogicalPlan) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    plan.apply_with_subqueries(|node| {
+        for expression in node.expressions() {
+            expression.apply(|part| {
+                if let Expr::Column(column) = part {
+                    names.insert(column.name.clone());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(names)
 }

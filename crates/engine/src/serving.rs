@@ -2,9 +2,15 @@
 //! batch table below its checkpoint `w`, the real-time table in `[w, c)`, and the tail of the
 //! log in `[c, end)`, cleaned on the spot by the same definition.
 
+mod standing;
 mod tail;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
@@ -14,25 +20,32 @@ use datafusion::{
     prelude::SessionContext,
 };
 use model::{
-    Answer, Checkpoint, Dedup, EventLog, LogError, LogId, Offset, Query, QueryError, Scope, TopicPartition, ViewDef,
+    Answer, Checkpoint, Dedup, EventLog, LogDescription, LogError, LogId, Offset, Query, QueryError, Scope,
+    TopicPartition, ViewDef,
     config::ServingConfig,
     query::{Ask, Boundary},
 };
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, OnceCell, Semaphore};
 
-use self::tail::Tail;
+use self::{
+    standing::{Origin, Standing, StreamRows},
+    tail::Tail,
+};
 use crate::{
     batch::manifest,
     cleaning::Cleaning,
     definitions::Definitions,
+    mergeable::{Marks, Mergeable, Saved},
     relation::{self, Parts, Relation},
     rows,
-    session::{self, Joins},
+    session::{self, Joins, Scratch},
     table::{Table, Tables},
 };
 
 /// Tables move while they are looked at; so many looks until three adjacent ranges are seen.
 const MAX_LOOKS: usize = 8;
+/// Cleaned bytes of the log that groups take up at a time.
+const MAX_STEP_BYTES: usize = 64 << 20;
 /// Rejects shown for one stream; the newest come first.
 const MAX_REJECTS: usize = 1000;
 
@@ -44,8 +57,11 @@ pub struct Serving {
     dedup: Option<Dedup>,
     config: ServingConfig,
     runtime: Arc<RuntimeEnv>,
+    spill: PathBuf,
     permits: Semaphore,
     streams: Vec<StreamState>,
+    mergeable: OnceCell<Arc<Mergeable>>,
+    standing: Mutex<Option<Standing>>,
 }
 
 /// Opened tables and the cached tail of one stream, for its rows and for its rejects.
@@ -100,12 +116,15 @@ impl Serving {
         Ok(Self {
             streams: definitions.streams.iter().map(state_of).collect(),
             runtime: session::runtime(config.memory_bytes, spill)?,
+            spill: spill.to_owned(),
             permits: Semaphore::new(config.max_concurrent_queries),
             log,
             tables,
             definitions,
             dedup,
             config,
+            mergeable: OnceCell::new(),
+            standing: Mutex::new(None),
         })
     }
 
@@ -135,6 +154,11 @@ impl Serving {
                 ask.scope
             )));
         }
+        if ask.scope == Scope::Merged
+            && let Some(answer) = self.from_groups(view, ask).await?
+        {
+            return Ok(answer);
+        }
         match self.evaluate(view, ask, Joins::InMemory).await {
             Err(QueryError::Failed(e)) if is_out_of_memory(&e) => {
                 tracing::info!(view = view.name, "joining again by sorting: the hash tables did not fit in memory");
@@ -142,6 +166,131 @@ impl Serving {
             }
             answer => answer,
         }
+    }
+
+    /// The answer of a view whose groups follow the log; None if they do not.
+    async fn from_groups(&self, view: &ViewDef, ask: &Ask) -> Result<Option<Answer>, QueryError> {
+        let mut standing = self.standing.lock().await;
+        let groups = match self.follow(&mut standing, view).await {
+            Ok(groups) => groups,
+            Err(e) => {
+                // Tables and log moved on, or memory was short: all rows give the same answer.
+                tracing::debug!(view = view.name, error = format!("{e:#}"), "the view's groups are built anew");
+                *standing = None;
+                None
+            }
+        };
+        drop(standing);
+        let Some((mergeable, groups, mut boundary)) = groups else { return Ok(None) };
+        let (schema, batches) = mergeable.answer(&self.runtime, view, groups).await?;
+        boundary.dedup = self.dedup_in_words();
+        self.encoded(ask, &schema, &batches, boundary).map(Some)
+    }
+
+    /// Brings the views' groups to the end of the log, and gives those of one view.
+    async fn follow(
+        &self,
+        standing: &mut Option<Standing>,
+        view: &ViewDef,
+    ) -> Result<Option<(Arc<Mergeable>, Vec<RecordBatch>, Boundary)>> {
+        let Some(log) = self.log.as_ref() else { return Ok(None) };
+        let mergeable = self.mergeable.get_or_try_init(|| self.plan_mergeable()).await?;
+        if !mergeable.has(&view.name) {
+            return Ok(None);
+        }
+        let standing = standing.get_or_insert_with(|| {
+            let views = self.definitions.views.iter().filter(|v| mergeable.has(&v.name)).cloned().collect();
+            Standing::of(mergeable.clone(), views, self.runtime.clone(), self.config.memory_bytes / 2)
+        });
+        let description = log.describe().await?;
+        let mut boundary = Boundary { scope: Scope::Merged, complete: true, ..Boundary::default() };
+        let mut marks = Marks::new();
+        let states: Vec<&StreamState> =
+            self.streams.iter().filter(|s| mergeable.streams.contains_key(&s.cleaning.stream().name)).collect();
+        for state in &states {
+            let mut layers = state.rows.lock().await;
+            let partitions: Vec<TopicPartition> = partitions_of(state, &description).collect();
+            let Some(reach) = self.reach(state, &mut layers, description.id, &partitions).await? else {
+                return Ok(None);
+            };
+            if let Some(mark) = &reach.mark {
+                marks.insert(state.cleaning.stream().name.clone(), mark.clone());
+            }
+            reach.tell(&mut boundary);
+        }
+        if !standing.is_up(description.id, &marks) && !self.begin(standing, &states, &description, marks).await? {
+            return Ok(None);
+        }
+        loop {
+            let mut fresh = BTreeMap::new();
+            let mut through = BTreeMap::new();
+            let mut n_bytes = 0;
+            for state in &states {
+                let tail = state.tail.lock().await;
+                let mut rows = Vec::new();
+                for partition in partitions_of(state, &description) {
+                    let mut next = standing.next_of(&partition);
+                    while n_bytes < MAX_STEP_BYTES
+                        && let Some((batch, end)) = tail.rows_from(log.as_ref(), &partition, next).await?
+                    {
+                        n_bytes += batch.get_array_memory_size();
+                        rows.push(batch);
+                        next = end;
+                    }
+                    through.insert(partition, next);
+                }
+                if rows.iter().any(|batch| batch.num_rows() > 0) {
+                    fresh.insert(state.cleaning.stream().name.clone(), rows);
+                }
+            }
+            boundary.tail_through = through.clone();
+            if !standing.advance(&fresh, through).await? {
+                return Ok(None);
+            }
+            if n_bytes < MAX_STEP_BYTES {
+                break;
+            }
+        }
+        let groups = standing.groups(view).await?;
+        Ok(groups.map(|groups| (mergeable.clone(), groups, boundary)))
+    }
+
+    async fn plan_mergeable(&self) -> Result<Arc<Mergeable>> {
+        Ok(Arc::new(Mergeable::of(&self.definitions, self.dedup).await?))
+    }
+
+    /// Begins to follow the log where the last batch run ended.
+    async fn begin(
+        &self,
+        standing: &mut Standing,
+        states: &[&StreamState],
+        description: &LogDescription,
+        marks: Marks,
+    ) -> Result<bool> {
+        let context = session::session(self.runtime.clone(), Joins::InMemory);
+        let partitions: Vec<TopicPartition> = states.iter().flat_map(|s| partitions_of(s, description)).collect();
+        let log = description.id;
+        let saved = match Saved::load(&context, &self.tables, log.id, &partitions).await? {
+            Some(saved) => saved,
+            None if marks.is_empty() => Saved::at(BTreeMap::new()),
+            // The batch tables are of an earlier version, or their run was cut off.
+            None => return Ok(false),
+        };
+        let origin = Origin { log, marks, through: saved.through.clone() };
+        if standing.is_spoiled(&origin) {
+            return Ok(false);
+        }
+        let mut streams = BTreeMap::new();
+        for state in states {
+            let look = Look { context: &context, kind: Kind::Rows, scope: Scope::Merged };
+            let moment = self.look(state, &state.rows, look).await?;
+            let relation = Relation::rows(&state.cleaning, Dedup::Off);
+            let through = moment.tail_through.clone();
+            let batch = moment.parts.batch.clone();
+            let rows = relation.unite(&context, moment.parts).await?;
+            streams.insert(relation.name, StreamRows { rows, batch, through });
+        }
+        standing.begin(&context, origin, &saved, streams).await
     }
 
     /// What the last batch run wrote.
@@ -178,16 +327,23 @@ impl Serving {
         let mut boundary = Boundary { scope: ask.scope, complete: true, ..Boundary::default() };
         let wanted = relation::tables_of(&context, &view.sql)?;
         let look = |kind| Look { context: &context, kind, scope: ask.scope };
+        let scratch = Scratch::within(&self.spill, self.config.memory_bytes)?;
+        let columns = self.definitions.columns_of([view]);
+        // Rows that count live as long as the question.
+        let mut held = Vec::new();
         for state in &self.streams {
             let stream = state.cleaning.stream();
             if wanted.contains(&stream.name) {
                 let moment = self.look(state, &state.rows, look(Kind::Rows)).await?;
                 let relation = Relation::rows(&state.cleaning, self.dedup.unwrap_or(stream.dedup));
-                register(&context, &relation, moment, &mut boundary).await?;
+                moment.tell(&mut boundary);
+                held.push(relation.register(&context, moment.parts, &columns, &scratch).await?);
             }
             if wanted.contains(&stream.rejected()) {
                 let moment = self.look(state, &state.rejects, look(Kind::Rejects)).await?;
-                register(&context, &Relation::rejects(&state.cleaning), moment, &mut boundary).await?;
+                moment.tell(&mut boundary);
+                let relation = Relation::rejects(&state.cleaning);
+                held.push(relation.register(&context, moment.parts, &columns, &scratch).await?);
             }
         }
         boundary.dedup = self.dedup_in_words();
@@ -230,6 +386,43 @@ impl Serving {
             layers.batch.path,
             layers.realtime.path
         )
+    }
+
+    /// How far the tables reach now; None if another definition made one of them.
+    async fn reach(
+        &self,
+        state: &StreamState,
+        layers: &mut Layers,
+        log: LogId,
+        partitions: &[TopicPartition],
+    ) -> Result<Option<Reach>> {
+        let definition = Some(state.cleaning.definition());
+        let mut reach = Reach {
+            batch: Checkpoint::start_of(log),
+            mark: None,
+            realtime: BTreeMap::new(),
+            batch_age_ms: None,
+            realtime_age_ms: None,
+        };
+        if let Some(table) = layers.batch.at_its_newest(&self.tables).await? {
+            if table.definition() != definition {
+                return Ok(None);
+            }
+            reach.batch = table.checkpoint(log, partitions).await?;
+            reach.mark = Some(table.replaced().unwrap_or_default().to_owned());
+            reach.batch_age_ms = table.age_ms().await;
+        }
+        let mut realtime_at = Checkpoint::start_of(log);
+        if let Some(table) = layers.realtime.at_its_newest(&self.tables).await? {
+            if table.definition() != definition {
+                return Ok(None);
+            }
+            realtime_at = table.checkpoint(log, partitions).await?;
+            reach.realtime_age_ms = table.age_ms().await;
+        }
+        let furthest = |p: &TopicPartition| (p.clone(), reach.batch.next_of(p).max(realtime_at.next_of(p)));
+        reach.realtime = partitions.iter().map(furthest).collect();
+        Ok(Some(reach))
     }
 
     /// None if a layer moved on in between.
@@ -352,22 +545,19 @@ fn rejects_view(table: &str) -> ViewDef {
     }
 }
 
-async fn register(
-    context: &SessionContext,
-    relation: &Relation<'_>,
-    moment: Moment,
-    boundary: &mut Boundary,
-) -> Result<()> {
-    boundary.batch_through.extend(moment.batch_through);
-    boundary.realtime_through.extend(moment.realtime_through);
-    boundary.tail_through.extend(moment.tail_through);
-    boundary.batch_age_ms = boundary.batch_age_ms.max(moment.batch_age_ms);
-    boundary.realtime_age_ms = boundary.realtime_age_ms.max(moment.realtime_age_ms);
-    if boundary.scope != Scope::Batch {
-        boundary.tail_age_ms = Some(0);
+impl Moment {
+    /// Adds to the boundary of an answer how far its parts reach.
+    fn tell(&self, boundary: &mut Boundary) {
+        boundary.batch_through.extend(self.batch_through.clone());
+        boundary.realtime_through.extend(self.realtime_through.clone());
+        boundary.tail_through.extend(self.tail_through.clone());
+        boundary.batch_age_ms = boundary.batch_age_ms.max(self.batch_age_ms);
+        boundary.realtime_age_ms = boundary.realtime_age_ms.max(self.realtime_age_ms);
+        if boundary.scope != Scope::Batch {
+            boundary.tail_age_ms = Some(0);
+        }
+        boundary.complete &= self.complete;
     }
-    boundary.complete &= moment.complete;
-    relation.register(context, moment.parts).await
 }
 
 /// One look at a relation: by which session, at what, how far.
@@ -391,6 +581,34 @@ impl From<Kind> for tail::Want {
             Kind::Rows => Self::Rows,
             Kind::Rejects => Self::Rejects,
         }
+    }
+}
+
+/// The partitions of a stream that a log has.
+fn partitions_of<'a>(
+    state: &'a StreamState,
+    description: &'a LogDescription,
+) -> impl Iterator<Item = TopicPartition> + 'a {
+    description.partitions().filter(|p| state.cleaning.stream().takes(p.topic.as_str()))
+}
+
+/// How far the tables of a relation reach.
+struct Reach {
+    batch: Checkpoint,
+    /// The commit that last replaced the batch table's rows; None if there is no table.
+    mark: Option<String>,
+    realtime: BTreeMap<TopicPartition, Offset>,
+    batch_age_ms: Option<u64>,
+    realtime_age_ms: Option<u64>,
+}
+
+impl Reach {
+    fn tell(self, boundary: &mut Boundary) {
+        boundary.batch_through.extend(self.batch.next);
+        boundary.realtime_through.extend(self.realtime);
+        boundary.batch_age_ms = boundary.batch_age_ms.max(self.batch_age_ms);
+        boundary.realtime_age_ms = boundary.realtime_age_ms.max(self.realtime_age_ms);
+        boundary.tail_age_ms = Some(0);
     }
 }
 

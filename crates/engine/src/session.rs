@@ -1,6 +1,9 @@
 //! DataFusion sessions with bounded memory that spill to the data folder.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
 use datafusion::{
@@ -11,6 +14,7 @@ use datafusion::{
     },
     prelude::{SessionConfig, SessionContext},
 };
+use uuid::Uuid;
 
 /// Rows handled at a time where memory is short: a sort needs room for a few such batches.
 const SMALL_BATCH_ROWS: usize = 1024;
@@ -48,4 +52,37 @@ pub fn session(runtime: Arc<RuntimeEnv>, joins: Joins) -> SessionContext {
         config = config.with_batch_size(SMALL_BATCH_ROWS).with_target_partitions(1);
     }
     SessionContext::new_with_config_rt(config, runtime)
+}
+
+/// A folder of one run or one question for what does not fit in memory, removed with it.
+pub struct Scratch {
+    folder: PathBuf,
+    /// The memory that those who write here share.
+    pub memory_bytes: usize,
+}
+
+impl Scratch {
+    pub fn within(spill: &Path, memory_bytes: usize) -> Result<Self> {
+        let folder = spill.join(format!("rows-{}", Uuid::new_v4().simple()));
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self { folder, memory_bytes })
+    }
+
+    /// A file for the rows of a table.
+    pub fn file(&self, table: &str) -> PathBuf {
+        self.folder.join(format!("{table}.parquet"))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(e) = std::fs::remove_dir_all(&self.folder) {
+            tracing::warn!(folder = %self.folder.display(), error = %e, "the spill folder keeps files of what has ended");
+        }
+    }
+}
+
+/// A name as it stands in SQL, whatever characters it has.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -40,7 +40,7 @@ use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
 
-use crate::store::Store;
+use crate::{relation::below, store::Store};
 
 /// The table property that names the definition its rows were made by.
 const DEFINITION: &str = "corkboard.definition";
@@ -227,6 +227,11 @@ impl Table {
         self.property(DEFINITION)
     }
 
+    /// The commit that last replaced the rows.
+    pub fn replaced(&self) -> Option<&str> {
+        self.property(REPLACED)
+    }
+
     fn property(&self, name: &str) -> Option<&str> {
         self.delta.snapshot().ok()?.metadata().configuration().get(name).map(String::as_str)
     }
@@ -376,7 +381,7 @@ impl Table {
                 if self.definition() != Some(def.definition.as_str()) {
                     return Err(CommitError::Overtaken { table: self.path.clone() });
                 }
-            } else if self.property(REPLACED) == Some(mark.as_str()) {
+            } else if self.replaced() == Some(mark.as_str()) {
                 return Ok(Committed::Done);
             }
             // The last try's outcome is known now; what no retry cures is not tried again.
@@ -460,14 +465,7 @@ impl Table {
 
     /// Forgets the rows below `floors`: another table has them now.
     pub async fn forget_below(&mut self, log: LogId, floors: &BTreeMap<TopicPartition, Offset>) -> Result<u64> {
-        use datafusion::prelude::{col, lit};
-        let below = floors.iter().map(|(partition, floor)| {
-            col("_topic")
-                .eq(lit(partition.topic.as_str()))
-                .and(col("_partition").eq(lit(partition.partition as i32)))
-                .and(col("_offset").lt(lit(floor.0 as i64)))
-        });
-        let Some(predicate) = any_of(below.collect()) else { return Ok(0) };
+        let Some(predicate) = below(floors) else { return Ok(0) };
         let now = model::Timestamp::now().0;
         let txns = floors.iter().map(|(partition, floor)| {
             Transaction::new_with_last_update(app_id(log.id, partition, FLOOR), floor.0 as i64, Some(now))
@@ -490,15 +488,6 @@ fn is_conflict(error: &DeltaTableError) -> bool {
 
 fn app_id(log: Uuid, partition: &TopicPartition, kind: &str) -> String {
     format!("corkboard:{log}:{partition}{kind}")
-}
-
-/// A balanced tree of ORs: with a partition per term, a chain could be too deep to walk.
-fn any_of(mut terms: Vec<datafusion::prelude::Expr>) -> Option<datafusion::prelude::Expr> {
-    if terms.len() <= 1 {
-        return terms.pop();
-    }
-    let right = terms.split_off(terms.len() / 2);
-    Some(any_of(terms)?.or(any_of(right)?))
 }
 
 /// What every commit says of itself, for people and for audits.

@@ -94,6 +94,22 @@ impl Tail {
         Ok(Read { batches, through, is_complete: through >= end })
     }
 
+    /// Rows from `from` on, cleaned anew and not kept, and the offset after them; None if the
+    /// log has nothing more.
+    pub async fn rows_from(
+        &self,
+        log: &dyn EventLog,
+        partition: &TopicPartition,
+        from: Offset,
+    ) -> Result<Option<(RecordBatch, Offset)>> {
+        let end = log.bounds(partition).await?.end;
+        if from >= end {
+            return Ok(None);
+        }
+        let piece = self.clean(log, partition, from, end).await?;
+        Ok(piece.map(|piece| (piece.rows, piece.range.end)))
+    }
+
     async fn clean(
         &self,
         log: &dyn EventLog,

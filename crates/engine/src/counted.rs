@@ -1,0 +1,247 @@
+//! The rows of a stream that count: of each name the first, in the order of the log.
+//!
+//! Two looks at the rows: one finds the first place of every name, the other keeps the rows at
+//! those places, and of them only the columns that are asked for. Where the names do not fit
+//! in memory, those with one rest of their hash are looked at after the others.
+
+use std::{fs::File, path::PathBuf, sync::Arc};
+
+use anyhow::{Context, Result};
+use datafusion::{
+    arrow::{
+        array::{BooleanArray, RecordBatch},
+        compute,
+        datatypes::SchemaRef,
+    },
+    catalog::MemTable,
+    execution::memory_pool::{MemoryConsumer, MemoryReservation},
+    parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties},
+    prelude::{DataFrame, ParquetReadOptions, SessionContext},
+};
+use futures::StreamExt;
+
+use crate::{
+    decode::POSITION,
+    identity::{ByName, NameHash, NameHasher, Place, Sources},
+    session::{Scratch, quoted},
+};
+
+/// A map holds a hash and a place per slot, one byte more, and is never filled wholly.
+const BYTES_PER_SLOT: usize = size_of::<(NameHash, Place)>() + 1;
+/// Kept rows go to a file when they take more than this part of the memory.
+const HELD_PART: usize = 8;
+/// Rows of a group in such a file: the least that a thread reads at a time.
+const GROUP_ROWS: usize = 128 * 1024;
+
+/// Rows kept for one run or one question: in memory, or in a file where they are many.
+pub struct Held {
+    schema: SchemaRef,
+    rows: Rows,
+    _in_memory: MemoryReservation,
+}
+
+enum Rows {
+    InMemory(Vec<RecordBatch>),
+    InFile(PathBuf),
+}
+
+/// Rows that are being kept.
+struct Keeping {
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+    in_memory: MemoryReservation,
+    max_bytes: usize,
+    file: PathBuf,
+    writer: Option<ArrowWriter<File>>,
+}
+
+/// Names whose hashes leave `rest` when divided by `divisor`.
+#[derive(Clone, Copy)]
+struct Share {
+    rest: u64,
+    divisor: u64,
+}
+
+impl Held {
+    /// Makes the rows known to a session under a name.
+    pub async fn register(&self, context: &SessionContext, name: &str) -> Result<()> {
+        let batches = match &self.rows {
+            Rows::InMemory(batches) => batches,
+            Rows::InFile(file) => {
+                let file = file.to_str().with_context(|| format!("{} is not UTF-8", file.display()))?;
+                context.register_parquet(quoted(name), file, ParquetReadOptions::default()).await?;
+                return Ok(());
+            }
+        };
+        let mut parts = vec![Vec::new(); context.state().config().target_partitions()];
+        let n_parts = parts.len();
+        for (i, batch) in batches.iter().enumerate() {
+            parts[i % n_parts].push(batch.clone());
+        }
+        context.register_table(quoted(name), Arc::new(MemTable::try_new(self.schema.clone(), parts)?))?;
+        Ok(())
+    }
+}
+
+impl Keeping {
+    /// Keeps the first columns of a batch, which are those of the schema.
+    fn push(&mut self, batch: RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let columns = batch.columns().iter().zip(self.schema.fields());
+        let columns = columns.map(|(c, f)| compute::cast(c, f.data_type())).collect::<Result<Vec<_>, _>>()?;
+        let batch = RecordBatch::try_new(self.schema.clone(), columns)?;
+        if let Some(writer) = &mut self.writer {
+            return Ok(writer.write(&batch)?);
+        }
+        let n_bytes = batch.get_array_memory_size();
+        if self.in_memory.size() + n_bytes <= self.max_bytes && self.in_memory.try_grow(n_bytes).is_ok() {
+            self.batches.push(batch);
+            return Ok(());
+        }
+        let file = File::create(&self.file).with_context(|| format!("cannot make {}", self.file.display()))?;
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::UNCOMPRESSED)
+            .set_max_row_group_row_count(Some(GROUP_ROWS))
+            .build();
+        let mut writer = ArrowWriter::try_new(file, self.schema.clone(), Some(properties))?;
+        for batch in self.batches.drain(..) {
+            writer.write(&batch)?;
+        }
+        self.in_memory.free();
+        writer.write(&batch)?;
+        self.writer = Some(writer);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Held> {
+        let Self { schema, batches, in_memory, file, writer, .. } = self;
+        let rows = match writer {
+            None => Rows::InMemory(batches),
+            Some(writer) => {
+                writer.close().with_context(|| format!("cannot write {}", file.display()))?;
+                Rows::InFile(file)
+            }
+        };
+        Ok(Held { schema, rows, _in_memory: in_memory })
+    }
+}
+
+/// Keeps the rows of `all` that count, by the columns that name them; without such columns all. `all` has the position
+/// columns, the naming ones, and those of `schema` and are kept as
+/// those of `table`.
+pub async fn keep_first_of_each(
+    context: &SessionContext,
+    all: &DataFrame,
+    identity: &[&str],
+    schema: SchemaRef,
+    scratch: &Scratch,
+    table: &str,
+) -> Result<Held> {
+    let in_memory = MemoryConsumer::new("rows that count").register(&context.runtime_env().memory_pool);
+    let max_bytes = scratch.memory_bytes / HELD_PART;
+    let mut keeping =
+        Keeping { schema, batches: Vec::new(), in_memory, max_bytes, file: scratch.file(table), writer: None };
+    if identity.is_empty() {
+        let columns: Vec<String> = keeping.schema.fields().iter().map(|f| f.name().clone()).collect();
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        let mut rows = all.clone().select_columns(&columns)?.execute_stream().await?;
+        while let Some(batch) = rows.next().await {
+            keeping.push(batch?)?;
+        }
+        return keeping.finish();
+    }
+    let hasher = NameHasher::default();
+    let mut shares = vec![Share { rest: 0, divisor: 1 }];
+    while let Some(share) = shares.pop() {
+        let Share { rest, divisor } = share;
+        match first_places(context, all, identity, &hasher, share).await? {
+            Some(firsts) => keep(all, identity, &hasher, share, &firsts, &mut keeping).await?,
+            None => {
+                let divisor = divisor.checked_mul(2).context("the names do not fit in memory")?;
+                shares.extend([rest, rest + divisor / 2].map(|rest| Share { rest, divisor }));
+            }
+        }
+    }
+    keeping.finish()
+}
+
+/// Where each name of a share is first. None if they do not fit in memory.
+async fn first_places(
+    context: &SessionContext,
+    all: &DataFrame,
+    identity: &[&str],
+    hasher: &NameHasher,
+    share: Share,
+) -> Result<Option<(ByName<Place>, Sources)>> {
+    let reserved = MemoryConsumer::new("names of rows").register(&context.runtime_env().memory_pool);
+    let mut firsts: ByName<Place> = ByName::default();
+    let mut sources = Sources::default();
+    let columns: Vec<&str> = identity.iter().copied().chain(POSITION.iter().map(|(name, _)| *name)).collect();
+    let mut rows = all.clone().select_columns(&columns)?.execute_stream().await?;
+    while let Some(batch) = rows.next().await {
+        let batch = batch?;
+        let places = sources.places(&batch)?;
+        for (hash, place) in hasher.hash(&batch, identity)?.into_iter().zip(places) {
+            if !share.has(hash) {
+                continue;
+            }
+            if firsts.len() == firsts.capacity() {
+                // A map that grows has both its tables for a moment.
+                let slots = (firsts.capacity() + 1).next_power_of_two() * 2;
+                if reserved.try_resize(slots * BYTES_PER_SLOT * 3 / 2).is_err() && share.is_divisible(&firsts) {
+                    return Ok(None);
+                }
+            }
+            let first = firsts.entry(hash).or_insert(place);
+            if sources.is_before(place, *first) {
+                *first = place;
+            }
+        }
+    }
+    Ok(Some((firsts, sources)))
+}
+
+/// Keeps the rows of a share that stand where their names are first.
+async fn keep(
+    all: &DataFrame,
+    identity: &[&str],
+    hasher: &NameHasher,
+    share: Share,
+    (firsts, sources): &(ByName<Place>, Sources),
+    keeping: &mut Keeping,
+) -> Result<()> {
+    let mut sources = sources.clone();
+    let wanted: Vec<String> = keeping.schema.fields().iter().map(|f| f.name().clone()).collect();
+    let mut columns: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    for name in identity.iter().copied().chain(POSITION.iter().map(|(name, _)| *name)) {
+        if !columns.contains(&name) {
+            columns.push(name);
+        }
+    }
+    let mut rows = all.clone().select_columns(&columns)?.execute_stream().await?;
+    while let Some(batch) = rows.next().await {
+        let batch = batch?;
+        let places = sources.places(&batch)?;
+        let hashes = hasher.hash(&batch, identity)?;
+        let counts: BooleanArray = hashes
+            .iter()
+            .zip(places)
+            .map(|(hash, place)| Some(share.has(*hash) && firsts.get(hash) == Some(&place)))
+            .collect();
+        keeping.push(compute::filter_record_batch(&batch, &counts)?)?;
+    }
+    Ok(())
+}
+
+impl Share {
+    fn has(self, hash: NameHash) -> bool {
+        (hash >> 64) as u64 % self.divisor == self.rest
+    }
+
+    /// A handful of names is looked at whatever the memory: to divide them would help nobody.
+    fn is_divisible(self, firsts: &ByName<Place>) -> bool {
+        firsts.len() >= 1024
+    }
+}

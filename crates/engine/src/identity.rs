@@ -1,0 +1,199 @@
+//! What makes a row itself: its place in the log, and a hash of the columns that name it.
+//!
+//! Hashes have 128 bits under keys that are drawn anew by every process, so that nobody can
+//! make two names collide, and are therefore taken for the names themselves. They are never
+//! stored.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, BuildHasherDefault, Hasher},
+};
+
+use anyhow::{Context, Result};
+use datafusion::{
+    arrow::{
+        array::{Array, ArrayRef, AsArray, RecordBatch},
+        compute,
+        datatypes::{DataType, Int32Type, Int64Type},
+        row::{RowConverter, SortField},
+    },
+    common::hash_utils::QualityRandomState,
+};
+use uuid::Uuid;
+
+/// The hash of a row's name.
+pub type NameHash = u128;
+
+/// A map by hashes that needs no further hashing.
+pub type ByName<V> = HashMap<NameHash, V, BuildHasherDefault<Unhashed>>;
+
+/// Where a row comes from: a partition, by its number in `Sources`, an offset, and which row
+/// of the record it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    source: u32,
+    nth: u32,
+    offset: u64,
+}
+
+/// The partitions that places are in.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    names: Vec<(String, i32)>,
+}
+
+/// The keys of one set of hashes: only hashes under the same keys are compared.
+#[derive(Clone, Debug)]
+pub struct NameHasher {
+    states: [QualityRandomState; 2],
+}
+
+impl Default for NameHasher {
+    fn default() -> Self {
+        let (high, low) = Uuid::new_v4().as_u64_pair();
+        // Two bits of a version are known in each half; the rest is drawn.
+        let (more_high, more_low) = Uuid::new_v4().as_u64_pair();
+        Self {
+            states: [high ^ more_low.rotate_left(17), low ^ more_high.rotate_left(31)]
+                .map(QualityRandomState::with_seed),
+        }
+    }
+}
+
+impl NameHasher {
+    /// A hash per row of the named columns. Text hashes the same in whatever type it comes.
+    pub fn hash(&self, rows: &RecordBatch, columns: &[&str]) -> Result<Vec<NameHash>> {
+        let arrays: Vec<ArrayRef> = columns
+            .iter()
+            .map(|name| {
+                let column = rows.column_by_name(name).with_context(|| format!("column {name} is missing"))?;
+                Ok(match column.data_type() {
+                    DataType::Utf8 | DataType::LargeUtf8 => compute::cast(column, &DataType::Utf8View)?,
+                    _ => column.clone(),
+                })
+            })
+            .collect::<Result<_>>()?;
+        let fields = arrays.iter().map(|a| SortField::new(a.data_type().clone())).collect();
+        let converter = RowConverter::new(fields)?;
+        let names = converter.convert_columns(&arrays)?;
+        let hash = |bytes: &[u8]| {
+            let [high, low] = &self.states;
+            u128::from(high.hash_one(bytes)) << 64 | u128::from(low.hash_one(bytes))
+        };
+        Ok(names.iter().map(|name| hash(name.as_ref())).collect())
+    }
+}
+
+impl Sources {
+    /// The place of each row, read from its position columns.
+    pub fn places(&mut self, rows: &RecordBatch) -> Result<Vec<Place>> {
+        let column = |name: &str| rows.column_by_name(name).with_context(|| format!("column {name} is missing"));
+        let topics = compute::cast(column("_topic")?, &DataType::Utf8View)?;
+        let topics = topics.as_string_view();
+        let partitions = column("_partition")?.as_primitive::<Int32Type>();
+        let offsets = column("_offset")?.as_primitive::<Int64Type>();
+        let nths = column("_nth")?.as_primitive::<Int32Type>();
+        let mut places = Vec::with_capacity(rows.num_rows());
+        // Rows of a partition come together.
+        let mut source = 0;
+        for i in 0..rows.num_rows() {
+            let (topic, partition) = (topics.value(i), partitions.value(i));
+            if !self.names.get(source).is_some_and(|(t, p)| *p == partition && t == topic) {
+                source = self.number_of(topic, partition);
+            }
+            places.push(Place { source: source as u32, nth: nths.value(i) as u32, offset: offsets.value(i) as u64 });
+        }
+        Ok(places)
+    }
+
+    /// Whether a row comes before another: by topic, partition, offset, place in the record.
+    pub fn is_before(&self, one: Place, other: Place) -> bool {
+        if one.source != other.source {
+            return self.names[one.source as usize] < self.names[other.source as usize];
+        }
+        (one.offset, one.nth) < (other.offset, other.nth)
+    }
+
+    fn number_of(&mut self, topic: &str, partition: i32) -> usize {
+        if let Some(known) = self.names.iter().position(|(t, p)| *p == partition && t == topic) {
+            return known;
+        }
+        self.names.push((topic.to_owned(), partition));
+        self.names.len() - 1
+    }
+}
+
+/// Passes a hash through.
+#[derive(Default)]
+pub struct Unhashed(u64);
+
+impl Hasher for Unhashed {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only hashes are keys");
+    }
+
+    fn write_u128(&mut self, hash: u128) {
+        self.0 = hash as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use datafusion::arrow::{
+        array::{Int64Array, StringArray, StringViewArray},
+        datatypes::{Field, Schema},
+    };
+
+    use super::*;
+
+    fn rows(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+        let fields: Vec<Field> = columns.iter().map(|(n, a)| Field::new(*n, a.data_type().clone(), true)).collect();
+        let arrays = columns.into_iter().map(|(_, array)| array).collect();
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).expect("equal lengths")
+    }
+
+    #[test]
+    fn names_are_the_same_exactly_if_their_columns_are() {
+        let hasher = NameHasher::default();
+        let texts = [Some("a"), None, Some(""), Some("a")];
+        let others = [None, Some("a"), Some("a"), None];
+        let views = rows(vec![
+            ("x", Arc::new(StringViewArray::from_iter(texts))),
+            ("y", Arc::new(StringViewArray::from_iter(others))),
+        ]);
+        let plain =
+            rows(vec![("x", Arc::new(StringArray::from_iter(texts))), ("y", Arc::new(StringArray::from_iter(others)))]);
+        let hashes = hasher.hash(&views, &["x", "y"]).expect("hashes");
+        assert_eq!(hashes, hasher.hash(&plain, &["x", "y"]).expect("hashes"));
+        assert_eq!(hashes[0], hashes[3]);
+        assert!(hashes[0] != hashes[1] && hashes[1] != hashes[2] && hashes[0] != hashes[2]);
+        assert_ne!(hashes, NameHasher::default().hash(&views, &["x", "y"]).expect("hashes"));
+    }
+
+    #[test]
+    fn places_are_in_the_order_of_topic_partition_offset_and_row() {
+        let mut sources = Sources::default();
+        let order = [("a", 1, 5, 0), ("a", 1, 5, 1), ("a", 1, 6, 0), ("a", 2, 0, 0), ("b", 0, 0, 0)];
+        // Seen in another order than theirs.
+        let seen: Vec<_> = order.iter().rev().collect();
+        let batch = rows(vec![
+            ("_topic", Arc::new(StringArray::from_iter_values(seen.iter().map(|s| s.0)))),
+            ("_partition", Arc::new(seen.iter().map(|s| s.1).collect::<datafusion::arrow::array::Int32Array>())),
+            ("_offset", Arc::new(seen.iter().map(|s| s.2).collect::<Int64Array>())),
+            ("_nth", Arc::new(seen.iter().map(|s| s.3).collect::<datafusion::arrow::array::Int32Array>())),
+        ]);
+        let mut places = sources.places(&batch).expect("places");
+        places.reverse();
+        for (i, one) in places.iter().enumerate() {
+            for (j, other) in places.iter().enumerate() {
+                assert_eq!(sources.is_before(*one, *other), i < j);
+            }
+        }
+    }
+}

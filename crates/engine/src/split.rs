@@ -1,0 +1,301 @@
+//! A view taken apart at its aggregate, so that it can be kept up to date instead of being
+//! computed anew.
+//!
+//! Below the aggregate a view may join and filter streams, row by row; its groups can then be
+//! computed for some rows at a time and merged, if they are counts, sums of integers, maxima
+//! or minima. What lies above (ranks, medians out of counts, order) is computed from the
+//! merged groups with each answer. A view that is of another kind is computed as a whole.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result, ensure};
+use datafusion::{
+    arrow::{
+        array::{Array, ArrayRef, Int64Array, RecordBatch, new_null_array},
+        compute,
+        datatypes::{DataType, Field, Schema, SchemaRef},
+    },
+    catalog::MemTable,
+    common::{
+        Column, TableReference,
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    },
+    datasource::provider_as_source,
+    functions_aggregate::expr_fn::{max, min, sum},
+    logical_expr::{
+        Distinct, Expr, ExprSchemable, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, Volatility,
+        utils::split_conjunction,
+    },
+    prelude::{SessionContext, cast},
+};
+
+/// How two values of a group become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Merge {
+    Sum,
+    Max,
+    Min,
+}
+
+/// A view's aggregate and what lies above it.
+pub struct Split {
+    plan: LogicalPlan,
+    core: LogicalPlan,
+    merges: Vec<Merge>,
+    n_groups: usize,
+    /// The streams that are joined, each by the column that is equal in all of them; without
+    /// a column where there is one stream only.
+    pub streams: BTreeMap<String, Option<String>>,
+}
+
+impl Split {
+    /// None if the view cannot be merged from parts. `plan` is as SQL was read, not optimised.
+    pub fn of(plan: &LogicalPlan, streams: &BTreeSet<String>) -> Result<Option<Self>> {
+        let mut cores = Vec::new();
+        let mut is_whole = true;
+        plan.apply_with_subqueries(|node| {
+            if let Some(core) = core_of(node, streams)? {
+                cores.push((node.clone(), core));
+                return Ok(TreeNodeRecursion::Jump);
+            }
+            // A table read beside the aggregate, or a sub-query.
+            is_whole &= !matches!(node, LogicalPlan::TableScan(_));
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        let [(core, found)] = cores.as_slice() else { return Ok(None) };
+        let Core { merges, n_groups, streams } = found.clone();
+        Ok(is_whole.then(|| Self { plan: plan.clone(), core: core.clone(), merges, n_groups, streams }))
+    }
+
+    /// The schema of groups: `c0`, `c1`, … in the order of the aggregate's columns.
+    pub fn schema(&self) -> SchemaRef {
+        let fields = self.core.schema().fields().iter().enumerate();
+        Arc::new(Schema::new(
+            fields.map(|(i, f)| Field::new(format!("c{i}"), f.data_type().clone(), true)).collect::<Vec<_>>(),
+        ))
+    }
+
+    /// The groups of the rows that the session's tables hold.
+    pub async fn groups(&self, context: &SessionContext) -> Result<Vec<RecordBatch>> {
+        let schema = self.schema();
+        let rows = context.execute_logical_plan(self.core.clone()).await?.collect().await?;
+        let renamed = |batch: RecordBatch| {
+            let columns = batch.columns().iter().zip(schema.fields());
+            let columns = columns.map(|(c, f)| compute::cast(c, f.data_type())).collect::<Result<Vec<_>, _>>()?;
+            Ok(RecordBatch::try_new(schema.clone(), columns)?)
+        };
+        at_least_one(rows.into_iter().map(renamed).collect::<Result<_>>()?, schema)
+    }
+
+    /// Groups that take others away when they are merged; None where there is nothing to take
+    /// away, since a maximum of more rows is one of the fewer, too.
+    pub fn negative(&self, groups: &RecordBatch) -> Result<Option<RecordBatch>> {
+        if !self.merges.contains(&Merge::Sum) {
+            return Ok(None);
+        }
+        let mut columns: Vec<ArrayRef> = groups.columns()[..self.n_groups].to_vec();
+        for (merge, column) in self.merges.iter().zip(&groups.columns()[self.n_groups..]) {
+            columns.push(match merge {
+                Merge::Sum => {
+                    let values = column.as_any().downcast_ref::<Int64Array>().context("a sum is an Int64")?;
+                    Arc::new(values.unary::<_, datafusion::arrow::datatypes::Int64Type>(|n| -n))
+                }
+                Merge::Max | Merge::Min => new_null_array(column.data_type(), column.len()),
+            });
+        }
+        Ok(Some(RecordBatch::try_new(groups.schema(), columns)?))
+    }
+
+    /// One group of those with the same name.
+    pub async fn merge(&self, context: &SessionContext, groups: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        let schema = self.schema();
+        let plan = self.merged(groups)?;
+        let rows = context.execute_logical_plan(plan).await?.collect().await?;
+        let renamed = |batch: RecordBatch| Ok(RecordBatch::try_new(schema.clone(), batch.columns().to_vec())?);
+        at_least_one(rows.into_iter().map(renamed).collect::<Result<_>>()?, schema.clone())
+    }
+
+    /// The view's answer, out of groups that may still be in parts.
+    pub async fn answer(
+        &self,
+        context: &SessionContext,
+        groups: Vec<RecordBatch>,
+    ) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+        let merged = self.merged(groups)?;
+        // Under the names that the rest of the plan knows.
+        let qualified =
+            self.core.schema().iter().zip(merged.schema().columns()).map(|((qualifier, field), column)| {
+                Expr::Column(column).alias_qualified(qualifier.cloned(), field.name())
+            });
+        let merged = LogicalPlanBuilder::from(merged.clone()).project(qualified.collect::<Vec<_>>())?.build()?;
+        let replaced = self.plan.clone().transform_down(|node| {
+            Ok(if node == self.core {
+                Transformed::new(merged.clone(), true, TreeNodeRecursion::Jump)
+            } else {
+                Transformed::no(node)
+            })
+        })?;
+        ensure!(replaced.transformed, "the aggregate is not where it was");
+        let frame = context.execute_logical_plan(replaced.data).await?;
+        let schema = Arc::new(frame.schema().as_arrow().clone());
+        Ok((schema, frame.collect().await?))
+    }
+
+    fn merged(&self, groups: Vec<RecordBatch>) -> Result<LogicalPlan> {
+        let schema = self.schema();
+        let names: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
+        let column = |name: &String| Expr::Column(Column::new(Some(TableReference::bare("groups")), name));
+        let table = Arc::new(MemTable::try_new(schema.clone(), vec![groups])?);
+        let scan = LogicalPlanBuilder::scan("groups", provider_as_source(table), None)?;
+        let values = self.merges.iter().zip(&names[self.n_groups..]).map(|(merge, name)| match merge {
+            Merge::Sum => sum(column(name)),
+            Merge::Max => max(column(name)),
+            Merge::Min => min(column(name)),
+        });
+        let plan = scan.aggregate(names[..self.n_groups].iter().map(column), values)?;
+        let columns: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
+        let typed =
+            columns.into_iter().zip(schema.fields()).map(|(c, f)| cast(c, f.data_type().clone()).alias(f.name()));
+        Ok(plan.project(typed.collect::<Vec<_>>())?.build()?)
+    }
+}
+
+/// So that groups have a schema even where there is none.
+fn at_least_one(mut groups: Vec<RecordBatch>, schema: SchemaRef) -> Result<Vec<RecordBatch>> {
+    if groups.is_empty() {
+        groups.push(RecordBatch::new_empty(schema));
+    }
+    Ok(groups)
+}
+
+#[derive(Clone)]
+struct Core {
+    merges: Vec<Merge>,
+    n_groups: usize,
+    streams: BTreeMap<String, Option<String>>,
+}
+
+/// What there is to know of an aggregate that can be merged; None if it is none.
+fn core_of(node: &LogicalPlan, streams: &BTreeSet<String>) -> datafusion::error::Result<Option<Core>> {
+    let (input, n_groups, merges) = match node {
+        LogicalPlan::Aggregate(aggregate) => {
+            let is_plain = aggregate.group_expr.iter().all(|e| !matches!(e, Expr::GroupingSet(_)));
+            let merges: Option<Vec<Merge>> =
+                aggregate.aggr_expr.iter().map(|e| merge_of(e, &aggregate.input)).collect();
+            match merges {
+                // Without a group there is a row for no rows at all, which is of no part.
+                Some(merges) if is_plain && !aggregate.group_expr.is_empty() => {
+                    (&aggregate.input, aggregate.group_expr.len(), merges)
+                }
+                _ => return Ok(None),
+            }
+        }
+        LogicalPlan::Distinct(Distinct::All(input)) => (input, input.schema().fields().len(), vec![]),
+        _ => return Ok(None),
+    };
+    let mut tables: BTreeMap<String, String> = BTreeMap::new();
+    let mut pairs = Vec::new();
+    let mut is_row_wise = true;
+    let mut n_tables = 0;
+    input.apply_with_subqueries(|node| {
+        match node {
+            LogicalPlan::TableScan(scan) => {
+                let name = scan.table_name.table().to_owned();
+                is_row_wise &= streams.contains(&name);
+                n_tables += 1;
+                tables.entry(name.clone()).or_insert(name);
+            }
+            LogicalPlan::SubqueryAlias(alias) => {
+                if let LogicalPlan::TableScan(scan) = alias.input.as_ref() {
+                    tables.insert(alias.alias.table().to_owned(), scan.table_name.table().to_owned());
+                }
+            }
+            LogicalPlan::Join(join) if join.join_type == JoinType::Inner => {
+                pairs.extend(join.on.clone());
+                for condition in join.filter.iter().flat_map(split_conjunction) {
+                    if let Expr::BinaryExpr(equal) = condition
+                        && equal.op == Operator::Eq
+                    {
+                        pairs.push((equal.left.as_ref().clone(), equal.right.as_ref().clone()));
+                    }
+                }
+            }
+            LogicalPlan::Projection(_) | LogicalPlan::Filter(_) => {}
+            _ => is_row_wise = false,
+        }
+        for expression in node.expressions() {
+            expression.apply(|part| {
+                is_row_wise &= match part {
+                    Expr::ScalarFunction(call) => call.func.signature().volatility == Volatility::Immutable,
+                    Expr::AggregateFunction(_) | Expr::WindowFunction(_) | Expr::Unnest(_) => false,
+                    Expr::Exists(_)
+                    | Expr::InSubquery(_)
+                    | Expr::ScalarSubquery(_)
+                    | Expr::OuterReferenceColumn(..) => false,
+                    _ => true,
+                };
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        Ok(if is_row_wise { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    })?;
+    let names: BTreeSet<&String> = tables.values().collect();
+    if !is_row_wise || names.len() != n_tables {
+        return Ok(None);
+    }
+    let streams = if n_tables == 1 {
+        names.into_iter().map(|name| (name.clone(), None)).collect()
+    } else {
+        let Some(joined) = joined_by(&tables, &pairs) else { return Ok(None) };
+        if joined.len() != n_tables {
+            return Ok(None);
+        }
+        joined.into_iter().map(|(name, column)| (name, Some(column))).collect()
+    };
+    Ok(Some(Core { merges, n_groups, streams }))
+}
+
+fn merge_of(expression: &Expr, input: &LogicalPlan) -> Option<Merge> {
+    let Expr::AggregateFunction(call) = expression.clone().unalias() else { return None };
+    if call.params.distinct || !call.params.order_by.is_empty() {
+        return None;
+    }
+    let is_integer = || {
+        let kind = call.params.args.first()?.get_type(input.schema()).ok()?;
+        matches!(kind, DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64).then_some(())
+    };
+    match call.func.name() {
+        "count" => Some(Merge::Sum),
+        "sum" => is_integer().map(|()| Merge::Sum),
+        "max" => Some(Merge::Max),
+        "min" => Some(Merge::Min),
+        _ => None,
+    }
+}
+
+/// The column by which each table is joined, if it is one per table.
+fn joined_by(tables: &BTreeMap<String, String>, pairs: &[(Expr, Expr)]) -> Option<BTreeMap<String, String>> {
+    let mut joined: BTreeMap<String, String> = BTreeMap::new();
+    let mut groups: Vec<BTreeSet<&String>> = tables.values().map(|table| BTreeSet::from([table])).collect();
+    for pair in pairs {
+        // A comparison with something else than a column is a filter.
+        let (Expr::Column(left), Expr::Column(right)) = pair else { continue };
+        let mut ends = Vec::new();
+        for column in [left, right] {
+            let table = tables.get(column.relation.as_ref()?.table())?;
+            let known = joined.entry(table.clone()).or_insert_with(|| column.name.clone());
+            if *known != column.name {
+                return None;
+            }
+            ends.push(table);
+        }
+        let (touched, mut others): (Vec<_>, Vec<_>) =
+            groups.into_iter().partition(|group| ends.iter().any(|end| group.contains(end)));
+        others.push(touched.into_iter().flatten().collect());
+        groups = others;
+    }
+    (groups.len() == 1).then_some(joined)
+}
