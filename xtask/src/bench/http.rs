@@ -10,6 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::spread::quantile_ms;
+
 /// What came of many equal requests.
 pub(super) struct Load {
     pub(super) requests_per_second: f64,
@@ -33,10 +35,9 @@ pub(super) fn get(address: &str, path: &str, n_connections: usize, n_requests: u
         Ok(all)
     })?;
     let seconds = begin.elapsed().as_secs_f64();
-    latencies.sort_unstable();
-    let quantile_ms = |q: f64| latencies[((latencies.len() - 1) as f64 * q) as usize].as_secs_f64() * 1e3;
     let requests_per_second = latencies.len() as f64 / seconds;
-    Ok(Load { requests_per_second, p50_ms: quantile_ms(0.5), p99_ms: quantile_ms(0.99) })
+    let [p50_ms, p99_ms] = [0.5, 0.99].map(|q| quantile_ms(&mut latencies, q));
+    Ok(Load { requests_per_second, p50_ms, p99_ms })
 }
 
 fn get_in_a_row(address: &str, path: &str, n_requests: usize) -> Result<Vec<Duration>> {

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{Arguments, Figures, http};
+use super::{Arguments, figures::Figures, http};
 use crate::server;
 
 struct Setting {
@@ -39,7 +39,6 @@ const BASELINE_CONNECTIONS: [usize; 3] = [1, 16, 64];
 const BASELINE_REQUESTS: f64 = 100_000.0;
 
 pub(super) fn run(arguments: &Arguments) -> Result<Figures> {
-    ensure!(arguments.scale > 0.0, "--scale is a positive number");
     let binary = server::binary(arguments.binary.as_deref())?;
     let server = server::Server::start(&binary, &[])?;
     let mut rows = Vec::new();
