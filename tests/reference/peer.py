@@ -35,11 +35,15 @@ def count(column):
     return f"CASE WHEN regexp_full_match({column}, '{usual}') THEN {value} ELSE {cleaning.count(column)} END"
 
 
+def number(column):
+    is_usual = f"regexp_full_match({column}, '-?[0-9]{{1,15}}([.][0-9]{{1,15}})?')"
+    return f"CASE WHEN {is_usual} THEN CAST({column} AS DOUBLE) ELSE {cleaning.number(column)} END"
+
+
 def moment(column):
-    separators = f"{column}[5] || {column}[8] || {column}[11] || {column}[14] || {column}[17]"
-    is_usual = f"length({column}) = 19 AND {separators} = '--T::'"
     value = f"TRY_CAST({column} AS TIMESTAMP)"
-    return f"CASE WHEN {is_usual} AND {value} IS NOT NULL THEN {value} ELSE {cleaning.time(column)} END"
+    is_usual = f"{column} LIKE '____-__-__T__:__:__' AND {value} IS NOT NULL"
+    return f"CASE WHEN {is_usual} THEN {value} ELSE {cleaning.time(column)} END"
 
 
 CLEAN = {
@@ -51,7 +55,7 @@ CLEAN = {
         FROM raw_pin""",
     "geo": f"""
         SELECT {whole_number("ind")} AS ind, country,
-            [{cleaning.number("latitude")}, {cleaning.number("longitude")}] AS coordinates,
+            [{number("latitude")}, {number("longitude")}] AS coordinates,
             {moment("timestamp")} AS timestamp
         FROM raw_geo""",
     "user": f"""
@@ -70,11 +74,13 @@ ASKED = {
 
 
 def known(name, placeholders):
-    """A field as text; NULL for blank text and for a placeholder."""
+    """A field as text; NULL for blank text and for a placeholder. What sorts before `!` is all
+    that can be blank, and hardly anything else."""
     column = f'"{name}"'
-    for placeholder in ["", *placeholders]:
-        column = f"NULLIF({column}, '{placeholder}')"
-    return f'CASE WHEN trim("{name}") <> \'\' THEN {column} END AS "{name}"'
+    value = column
+    for placeholder in placeholders:
+        value = f"NULLIF({value}, '{placeholder}')"
+    return f"CASE WHEN {column} < '!' AND {cleaning.stripped(column)} = '' THEN NULL ELSE {value} END AS {column}"
 
 
 def read(landing, stream):

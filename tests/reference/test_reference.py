@@ -260,6 +260,7 @@ class Peer(unittest.TestCase):
         for cheap, rule, texts in [
             (peer.whole_number, cleaning.whole_number, ["12", "007", "12.0", "12.5", "-3", " 4 ", "1e3", "9" * 19, "x"]),
             (peer.count, cleaning.count, ["0", "12", "3k", "3M", "1.5k", "2b", " 4k ", "3K", "k", "M3", "9" * 13 + "M"]),
+            (peer.number, cleaning.number, ["12", "-3.25", "+1", ".5", "1e3", "9" * 400, " 4 ", "nan", "1.", "x"]),
             (
                 peer.moment,
                 cleaning.time,
