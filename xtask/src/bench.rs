@@ -18,9 +18,27 @@ mod posts;
 
 mod http;
 
+mod load;
+
 mod batch;
 
+mod growth;
+
+mod history;
+
+mod running;
+
+mod views;
+
+mod freshness;
+
+mod append_rate;
+
 mod ingest;
+
+mod files;
+
+mod log;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -38,6 +56,12 @@ pub(crate) struct Arguments {
     /// How often short runs are repeated; the median counts.
     #[arg(long)]
     repeats: Option<usize>,
+    /// So many records a second come in beside what is measured.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// How long a bench that goes by time may take.
+    #[arg(long)]
+    seconds: Option<u64>,
     /// Run this binary instead of building one.
     #[arg(long)]
     binary: Option<std::path::PathBuf>,
@@ -52,6 +76,10 @@ impl Arguments {
         self.repeats.unwrap_or(usual).max(1)
     }
 
+    fn seconds(&self, usual: u64) -> u64 {
+        self.seconds.unwrap_or_else(|| self.scaled(usual))
+    }
+
     fn scaled(&self, usual: u64) -> u64 {
         (usual as f64 * self.scale).ceil() as u64
     }
@@ -63,10 +91,11 @@ struct Bench {
     run: fn(&Arguments) -> Result<Figures>,
 }
 
-const BENCHES: [Bench; 2] = [
+const BENCHES: [Bench; 6] = [
+    Bench { name: "log", about: "the log alone: durable appends, and a cold start of a large one", run: log::run },
     Bench {
         name: "ingest",
-        about: "posts by `corkboard emulate` over HTTP until they are durable, beside requests that do nothing",
+        about: "records over HTTP until they are durable, beside a route that does nothing and the log alone",
         run: ingest::run,
     },
     Bench {
@@ -74,6 +103,17 @@ const BENCHES: [Bench; 2] = [
         about: "raw JSON to clean tables and thirteen answers, beside DuckDB doing the same; then again with 1 % more",
         run: batch::run,
     },
+    Bench {
+        name: "freshness",
+        about: "from a record's acknowledgement to the merged view that counts it, while others come in",
+        run: freshness::run,
+    },
+    Bench {
+        name: "views",
+        about: "each merged view while posts come in; afterwards they must be what a batch run answers",
+        run: views::run,
+    },
+    Bench { name: "growth", about: "the batch job's time by the number of posts, up to 10 million", run: growth::run },
 ];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {

@@ -16,7 +16,6 @@ use super::{
     figures::{Figures, GOAL, goal, goals},
     posts::{Posts, landing::Landed},
     scratch::Scratch,
-    spread::median,
     usage::{self, Usage},
 };
 use crate::{process, python, server, workspace};
@@ -47,7 +46,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Figures> {
     let tables = scratch.join("tables");
     for _ in 0..n_repeats {
         empty(&tables)?;
-        ours.push(batch_run(&binary, &landing, &tables)?);
+        ours.push(batch_run(&binary, &scratch)?);
         let (usage, peers_answers) = peer_run(&python, &landing, &scratch.join("peer"))?;
         peers.push(usage);
         ensure_equal(&answers(&binary, &tables)?, &peers_answers)?;
@@ -55,7 +54,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Figures> {
 
     let mut figures = Figures::new(&["what", "records", "mb", "seconds", "cpu_seconds", "peak_mib", "ratio", GOAL]);
     let megabytes = landed.n_bytes as f64 / 1e6;
-    let (ours, peers) = (middle(&ours), middle(&peers));
+    let (ours, peers) = (usage::middle(&ours), usage::middle(&peers));
     let ratio = ours.seconds / peers.seconds;
     let most_mib = if n_posts <= POSTS { 768.0 } else { 1536.0 };
     let met =
@@ -65,7 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Figures> {
 
     let before = landed;
     landed.land(&posts, n_posts..n_posts + (n_posts as f64 * MORE).ceil() as u64, &landing)?;
-    let again = batch_run(&binary, &landing, &tables)?;
+    let again = batch_run(&binary, &scratch)?;
     let ratio = again.seconds / ours.seconds;
     let (n_more, more_bytes) = (landed.n_records() - before.n_records(), landed.n_bytes - before.n_bytes);
     let met = goal("≤ 0.10 × the first", ratio <= 0.1);
@@ -80,18 +79,9 @@ fn row(what: &str, n_records: u64, megabytes: f64, usage: &Usage, ratio: Value, 
     [json!(what), json!(n_records), json!(megabytes), json!(seconds), json!(cpu_seconds), json!(peak_mib), ratio, met]
 }
 
-/// Each figure's median.
-fn middle(runs: &[Usage]) -> Usage {
-    let of = |figure: fn(&Usage) -> f64| median(&runs.iter().map(figure).collect::<Vec<_>>());
-    Usage { seconds: of(|u| u.seconds), cpu_seconds: of(|u| u.cpu_seconds), peak_mib: of(|u| u.peak_mib) }
-}
-
-pub(super) fn batch_run(binary: &Path, landing: &Path, tables: &Path) -> Result<Usage> {
-    let mut run = Command::new(binary);
-    run.args(["batch", "run", "--landing"]).arg(landing).arg("--tables").arg(tables);
-    // It would lie in the current folder.
-    run.arg("--data").arg(tables.with_extension("data"));
-    Ok(usage::of(&mut run)?.0)
+/// Over the landing objects of a data folder, into its tables.
+pub(super) fn batch_run(binary: &Path, data: &Path) -> Result<Usage> {
+    Ok(usage::of(Command::new(binary).args(["batch", "run", "--data"]).arg(data))?.0)
 }
 
 fn peer_run(python: &Path, landing: &Path, tables: &Path) -> Result<(Usage, Answers)> {

@@ -16,9 +16,11 @@ use crate::{process, server::Server};
 
 pub(super) mod landing;
 
+pub(super) mod produce;
+
 /// The streams in the order in which they are posted.
 pub(super) const STREAMS: [&str; 3] = ["pin", "geo", "user"];
-/// The first part of the topics' names.
+/// The first part of the topics' names, unless a bench wants another.
 pub(super) const USER_ID: &str = "bench";
 /// Every so many records one is posted again.
 const AGAIN_EVERY: u64 = 50;
@@ -39,8 +41,8 @@ struct Row {
     after: String,
 }
 
-pub(super) fn topic(stream: usize) -> String {
-    format!("{USER_ID}.{}", STREAMS[stream])
+pub(super) fn topic(user_id: &str, stream: usize) -> String {
+    format!("{user_id}.{}", STREAMS[stream])
 }
 
 impl Posts {
@@ -51,7 +53,7 @@ impl Posts {
         emulate.args(["emulate", "--url", &server.url(), "--user-id", USER_ID, "--draws", "sequential"]);
         emulate.args(["--connections", "4", "--batch", "500", "--count", &N_ROWS.to_string()]);
         process::output(&mut emulate)?;
-        let landed = |stream| landed_lines(&server.folder.join("landing/topics").join(topic(stream)));
+        let landed = |stream| landed_lines(&server.folder.join("landing/topics").join(topic(USER_ID, stream)));
         Self::from_lines([landed(0)?, landed(1)?, landed(2)?])
     }
 

@@ -17,6 +17,16 @@ pub(super) fn quantile_ms(latencies: &mut [Duration], q: f64) -> f64 {
     latencies.get(rank - 1).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
 }
 
+/// The exponent `k` of `y = a·xᵏ` that fits best: least squares on logarithms.
+pub(super) fn exponent(points: &[(f64, f64)]) -> f64 {
+    let logs: Vec<(f64, f64)> = points.iter().map(|(x, y)| (x.ln(), y.ln())).collect();
+    let n = logs.len() as f64;
+    let mean_x = logs.iter().map(|(x, _)| x).sum::<f64>() / n;
+    let mean_y = logs.iter().map(|(_, y)| y).sum::<f64>() / n;
+    let covariance: f64 = logs.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
+    covariance / logs.iter().map(|(x, _)| (x - mean_x).powi(2)).sum::<f64>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,5 +46,11 @@ mod tests {
             assert_eq!(quantile_ms(&mut latencies, q), expected, "{q}");
         }
         assert!(quantile_ms(&mut [], 0.5).is_nan());
+    }
+
+    #[test]
+    fn the_exponent_is_that_of_a_power_law() {
+        let points = [0.1, 1.0, 10.0].map(|x: f64| (x, 3.0 * x.powf(1.25)));
+        assert!((exponent(&points) - 1.25).abs() < 1e-9);
     }
 }

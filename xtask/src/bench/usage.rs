@@ -11,6 +11,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::spread::median;
+
 /// The unit of times in `/proc/<pid>/stat`, which is the same on all of Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 /// The peak is kept by the kernel and lost with the process: what is allocated in the last such
@@ -24,6 +26,12 @@ pub(super) struct Usage {
     pub(super) seconds: f64,
     pub(super) cpu_seconds: f64,
     pub(super) peak_mib: f64,
+}
+
+/// Each figure's median.
+pub(super) fn middle(runs: &[Usage]) -> Usage {
+    let of = |figure: fn(&Usage) -> f64| median(&runs.iter().map(figure).collect::<Vec<_>>());
+    Usage { seconds: of(|u| u.seconds), cpu_seconds: of(|u| u.cpu_seconds), peak_mib: of(|u| u.peak_mib) }
 }
 
 /// Runs to the end, and returns what it took and what it wrote to standard output. No other
@@ -80,6 +88,12 @@ pub(super) fn memory_mib(pid: u32) -> Result<Memory> {
     Ok(Memory { now: mib_of("VmRSS:")?, peak: mib_of("VmHWM:")? })
 }
 
+/// Processor time of a running process, its threads together.
+pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("read a process's stat")?;
+    times(&stat).map(|times| times[0] + times[1])
+}
+
 fn cpu_seconds_of_ended_children() -> Result<f64> {
     times(&fs::read_to_string("/proc/self/stat")?).map(|times| times[2] + times[3])
 }
@@ -123,8 +137,9 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_memory() {
+    fn this_process_has_memory_and_time() {
         let memory = memory_mib(std::process::id()).expect("it runs");
         assert!(memory.now > 0.0 && memory.peak >= memory.now, "{memory:?}");
+        assert!(cpu_seconds(std::process::id()).is_ok());
     }
 }

@@ -5,20 +5,32 @@ use std::{fs, ops::Range, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::{Posts, STREAMS, topic};
+use super::{Posts, STREAMS, USER_ID, topic};
 
 /// As many as `landing.flush_size` is by default.
 const RECORDS_PER_OBJECT: u64 = 50_000;
 
 /// How much there is in a landing folder.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::bench) struct Landed {
+    user_id: &'static str,
     /// The next offset of each stream's topic.
     next: [u64; 3],
     pub(in crate::bench) n_bytes: u64,
 }
 
+impl Default for Landed {
+    fn default() -> Self {
+        Self::of(USER_ID)
+    }
+}
+
 impl Landed {
+    /// Nothing yet, of topics that begin with this name.
+    pub(in crate::bench) const fn of(user_id: &'static str) -> Self {
+        Self { user_id, next: [0; 3], n_bytes: 0 }
+    }
+
     pub(in crate::bench) fn n_records(&self) -> u64 {
         self.next.iter().sum()
     }
@@ -26,7 +38,7 @@ impl Landed {
     /// Lands further posts behind what is there.
     pub(in crate::bench) fn land(&mut self, posts: &Posts, numbers: Range<u64>, folder: &Path) -> Result<()> {
         for stream in 0..STREAMS.len() {
-            let topic = topic(stream);
+            let topic = topic(self.user_id, stream);
             let partition = folder.join("topics").join(&topic).join("partition=0");
             fs::create_dir_all(&partition).with_context(|| format!("create {}", partition.display()))?;
             let mut object = Object::at(self.next[stream]);
@@ -84,13 +96,13 @@ mod tests {
         landed.land(&posts(), 50_000..60_000, &folder).expect("the temporary folder takes files");
         let (mut n_records, mut n_bytes) = (0, 0);
         for stream in 0..STREAMS.len() {
-            let partition = folder.join("topics").join(topic(stream)).join("partition=0");
+            let partition = folder.join("topics").join(topic(USER_ID, stream)).join("partition=0");
             let mut objects: Vec<_> = fs::read_dir(partition).expect("it was made").flatten().collect();
             objects.sort_by_key(fs::DirEntry::file_name);
             let mut next = 0;
             for object in objects {
                 let name = object.file_name().to_string_lossy().into_owned();
-                assert_eq!(name, format!("{}+0+{next:010}.json", topic(stream)));
+                assert_eq!(name, format!("{}+0+{next:010}.json", topic(USER_ID, stream)));
                 let lines = fs::read_to_string(object.path()).expect("it was written");
                 next += lines.lines().count();
                 n_bytes += lines.len() as u64;
