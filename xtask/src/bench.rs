@@ -38,6 +38,14 @@ mod ingest;
 
 mod files;
 
+mod behind;
+
+mod start;
+
+mod sustain;
+
+mod build;
+
 mod log;
 
 #[derive(Args)]
@@ -91,7 +99,7 @@ struct Bench {
     run: fn(&Arguments) -> Result<Figures>,
 }
 
-const BENCHES: [Bench; 6] = [
+const BENCHES: [Bench; 9] = [
     Bench { name: "log", about: "the log alone: durable appends, and a cold start of a large one", run: log::run },
     Bench {
         name: "ingest",
@@ -114,6 +122,21 @@ const BENCHES: [Bench; 6] = [
         run: views::run,
     },
     Bench { name: "growth", about: "the batch job's time by the number of posts, up to 10 million", run: growth::run },
+    Bench {
+        name: "start",
+        about: "from start to first acknowledgement with a large log, and memory when idle",
+        run: start::run,
+    },
+    Bench {
+        name: "sustain",
+        about: "everything at once for ten minutes: rate, memory, and whether every layer keeps up",
+        run: sustain::run,
+    },
+    Bench {
+        name: "build",
+        about: "the release build from nothing, and after an edit; takes 20 minutes",
+        run: build::run,
+    },
 ];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {

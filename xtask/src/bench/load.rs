@@ -28,7 +28,7 @@ pub(super) struct Outcome {
     /// Answers other than 2xx.
     pub(super) n_refused: u64,
     pub(super) seconds: f64,
-    latencies: Vec<Duration>,
+    pub(super) latencies: Vec<Duration>,
 }
 
 impl Outcome {
