@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Figures> {
     let requests_per_second = Some(rate / RECORDS_PER_REQUEST as f64);
     let pace = Pace { n_connections: CONNECTIONS, requests_per_second };
     let next = |number, request: &mut Vec<u8>| Some(producer.write(number, request));
-    let (mut views, load) = load::beside(address, pace, next, || ask_in_turn(&mut connection, time))?;
+    let (mut views, mut load) = load::beside(address, pace, next, || ask_in_turn(&mut connection, time))?;
     let peak_mib = usage::memory_mib(server.id())?.peak;
 
     let merged = running::answers(&mut connection, "merged")?;
@@ -55,21 +55,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<Figures> {
     let batch = running::answers(&mut connection, "batch")?;
     batch::ensure_equal(&merged, &batch).context("the merged answers are not those of a batch run")?;
 
-    let mut figures = Figures::new(&["view", "posts", "records_per_second", "n_asked", "p50_ms", "p99_ms", GOAL]);
-    let rate_held = load.records_per_second();
+    let mut figures = Figures::new(&["what", "posts", "n", "p50_ms", "p99_ms", "per_second", "peak_mib", GOAL]);
     let mut push = |view: &str, latencies: &mut [Duration]| {
         let [p50_ms, p99_ms] = [0.5, 0.99].map(|q| quantile_ms(latencies, q));
         let met = goal("p99 ≤ 100 ms", p99_ms <= 100.0);
-        let n_asked = latencies.len();
-        figures.push([
-            json!(view),
-            json!(n_posts),
-            json!(rate_held),
-            json!(n_asked),
-            json!(p50_ms),
-            json!(p99_ms),
-            met,
-        ]);
+        let head = [json!(view), json!(n_posts), json!(latencies.len()), json!(p50_ms), json!(p99_ms)];
+        figures.push([head.as_slice(), &[Value::Null, Value::Null, met]].concat());
     };
     let mut all = Vec::new();
     for (view, latencies) in &mut views {
@@ -77,13 +68,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<Figures> {
         all.append(latencies);
     }
     push("all", &mut all);
+    let rate_held = load.records_per_second();
+    let [p50_ms, p99_ms] = load.p50_and_p99_ms();
     let met = goals([
+        // Otherwise this would not have been reached.
         goal("merged equals batch", true),
-        goal("no refusals", load.n_refused == 0),
         goal("rate held", rate_held >= 0.95 * rate),
+        goal("no refusals", load.n_refused == 0),
     ]);
-    let what = json!(format!("exact; peak {peak_mib:.0} MiB"));
-    figures.push([what, json!(n_posts), json!(rate_held), Value::Null, Value::Null, Value::Null, met]);
+    let head = [json!("records posted meanwhile"), json!(n_posts), json!(load.n_records), json!(p50_ms), json!(p99_ms)];
+    figures.push([head.as_slice(), &[json!(rate_held), json!(peak_mib), met]].concat());
     Ok(figures)
 }
 
