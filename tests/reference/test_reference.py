@@ -14,11 +14,13 @@ import tempfile
 import unittest
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 from deltalake import write_deltalake
 
 import cleaning
 import delta_check
+import peer
 from answers import answer_all, differences
 from reference import check_views
 
@@ -251,6 +253,44 @@ class Published(unittest.TestCase):
             raw = {stream: cleaning.records_of_file(rows / f"{stream}.jsonl") for stream in cleaning.COLUMNS}
             connection = cleaning.clean(raw, dedup)
             self.assertEqual(check_views(connection, answer_all(connection), VIEWS), [], dedup)
+
+
+class Peer(unittest.TestCase):
+    def test_cheap_expressions_follow_the_rules(self):
+        for cheap, rule, texts in [
+            (peer.whole_number, cleaning.whole_number, ["12", "007", "12.0", "12.5", "-3", " 4 ", "1e3", "9" * 19, "x"]),
+            (peer.count, cleaning.count, ["0", "12", "3k", "3M", "1.5k", "2b", " 4k ", "3K", "k", "M3", "9" * 13 + "M"]),
+            (peer.number, cleaning.number, ["12", "-3.25", "+1", ".5", "1e3", "9" * 400, " 4 ", "nan", "1.", "x"]),
+            (
+                peer.moment,
+                cleaning.time,
+                ["2020-08-28T03:52:47", "2020-08-28 03:52:47", "2020:08:28 03:52:47", "2020-13-28T03:52:47"]
+                + ["20200828035247", "2020-08-28T03:52:47Z", "2020-08-28T03:52:47+01:30", "2020-08-28T03:52+01", "x"],
+            ),
+        ]:
+            connection = duckdb.connect()
+            connection.execute("CREATE TABLE t AS SELECT unnest(?::VARCHAR[]) AS c", [texts])
+            rows = connection.sql(f"SELECT c, {cheap('c')}, {rule('c')} FROM t").fetchall()
+            for text, by_cheap, by_rule in rows:
+                self.assertEqual(by_cheap, by_rule, text)
+            self.assertTrue(any(by_rule is not None for _, _, by_rule in rows))
+
+    def test_answers_are_those_of_the_reference(self):
+        pins = [PIN | {"index": n, "unique_id": str(n), "follower_count": f"{n}k"} for n in range(8)]
+        geos = [{"ind": n, "timestamp": f"201{n}-02-03T04:05:06", "latitude": 1, "country": "Fiji"} for n in range(8)]
+        users = [{"ind": n, "first_name": " A ", "age": 20 + n, "date_joined": f"201{n}-01-01T00:00:00"} for n in range(8)]
+        with tempfile.TemporaryDirectory() as folder:
+            landing = Path(folder, "landing")
+            for stream, rows in [("pin", pins + pins[:3]), ("geo", geos), ("user", users + users)]:
+                partition = landing / "topics" / f"a.{stream}" / "partition=0"
+                partition.mkdir(parents=True)
+                lines = "".join(json.dumps(row) + "\n" for row in rows)
+                (partition / f"a.{stream}+0+0000000000.json").write_text(lines, encoding="utf-8")
+            by_peer = peer.run(landing, Path(folder), VIEWS, threads=1)
+            records = {stream: cleaning.records_of_landing(landing, stream) for stream in cleaning.COLUMNS}
+            expected = answer_all(cleaning.clean(records))
+        actual = {view: [list(row.values()) for row in rows] for view, rows in by_peer.items()}
+        self.assertEqual(differences(expected, actual), [])
 
 
 if __name__ == "__main__":

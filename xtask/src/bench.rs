@@ -1,13 +1,52 @@
 //! `cargo xtask bench <name>`: figures of the release binary as a person would run it, on this
 //! machine and its disk. A bench is one line in `BENCHES` and one module below.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
-use serde_json::Value;
+
+use self::figures::Figures;
+
+mod figures;
+
+mod spread;
+
+mod usage;
+
+mod scratch;
+
+mod posts;
 
 mod http;
 
+mod load;
+
+mod batch;
+
+mod growth;
+
+mod history;
+
+mod running;
+
+mod views;
+
+mod freshness;
+
+mod append_rate;
+
 mod ingest;
+
+mod files;
+
+mod behind;
+
+mod start;
+
+mod sustain;
+
+mod build;
+
+mod log;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -19,9 +58,39 @@ pub(crate) struct Arguments {
     /// A fraction or a multiple of the usual amount of work.
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
+    /// So many posts instead of the usual number; each is a record in three topics.
+    #[arg(long)]
+    posts: Option<u64>,
+    /// How often short runs are repeated; the median counts.
+    #[arg(long)]
+    repeats: Option<usize>,
+    /// So many records a second come in beside what is measured.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// How long a bench that goes by time may take.
+    #[arg(long)]
+    seconds: Option<u64>,
     /// Run this binary instead of building one.
     #[arg(long)]
     binary: Option<std::path::PathBuf>,
+}
+
+impl Arguments {
+    fn posts(&self, usual: u64) -> u64 {
+        self.posts.unwrap_or_else(|| self.scaled(usual))
+    }
+
+    fn repeats(&self, usual: usize) -> usize {
+        self.repeats.unwrap_or(usual).max(1)
+    }
+
+    fn seconds(&self, usual: u64) -> u64 {
+        self.seconds.unwrap_or_else(|| self.scaled(usual))
+    }
+
+    fn scaled(&self, usual: u64) -> u64 {
+        (usual as f64 * self.scale).ceil() as u64
+    }
 }
 
 struct Bench {
@@ -30,11 +99,45 @@ struct Bench {
     run: fn(&Arguments) -> Result<Figures>,
 }
 
-const BENCHES: [Bench; 1] = [Bench {
-    name: "ingest",
-    about: "posts by `corkboard emulate` over HTTP until they are durable, beside requests that do nothing",
-    run: ingest::run,
-}];
+const BENCHES: [Bench; 9] = [
+    Bench { name: "log", about: "the log alone: durable appends, and a cold start of a large one", run: log::run },
+    Bench {
+        name: "ingest",
+        about: "records over HTTP until they are durable, beside a route that does nothing and the log alone",
+        run: ingest::run,
+    },
+    Bench {
+        name: "batch",
+        about: "raw JSON to clean tables and thirteen answers, beside DuckDB doing the same; then again with 1 % more",
+        run: batch::run,
+    },
+    Bench {
+        name: "freshness",
+        about: "from a record's acknowledgement to the merged view that counts it, while others come in",
+        run: freshness::run,
+    },
+    Bench {
+        name: "views",
+        about: "each merged view while posts come in; afterwards they must be what a batch run answers",
+        run: views::run,
+    },
+    Bench { name: "growth", about: "the batch job's time by the number of posts, up to 10 million", run: growth::run },
+    Bench {
+        name: "start",
+        about: "from start to first acknowledgement with a large log, and memory when idle",
+        run: start::run,
+    },
+    Bench {
+        name: "sustain",
+        about: "everything at once for ten minutes: rate, memory, and whether every layer keeps up",
+        run: sustain::run,
+    },
+    Bench {
+        name: "build",
+        about: "the release build from nothing, and after an edit; takes 20 minutes",
+        run: build::run,
+    },
+];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let Some(name) = &arguments.name else {
@@ -45,6 +148,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     let bench = BENCHES.iter().find(|bench| bench.name == name);
     let bench = bench.with_context(|| format!("there is no bench {name:?}; `cargo xtask bench` lists them"))?;
+    ensure!(arguments.scale > 0.0, "--scale is a positive number");
     let figures = (bench.run)(arguments)?;
     if arguments.json {
         println!("{}", figures.to_json(bench.name));
@@ -52,64 +156,4 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         print!("{}", figures.to_table());
     }
     Ok(())
-}
-
-/// What a bench found: named columns, one row per setting.
-struct Figures {
-    columns: Vec<&'static str>,
-    rows: Vec<Vec<Value>>,
-}
-
-impl Figures {
-    fn to_json(&self, bench: &str) -> Value {
-        let row = |row: &Vec<Value>| -> Value {
-            self.columns.iter().map(|column| (*column).to_owned()).zip(row.iter().cloned()).collect()
-        };
-        serde_json::json!({ "bench": bench, "rows": self.rows.iter().map(row).collect::<Vec<_>>() })
-    }
-
-    fn to_table(&self) -> String {
-        let text = |value: &Value| match value {
-            Value::String(text) => text.clone(),
-            Value::Null => "-".to_owned(),
-            Value::Number(number) if number.is_f64() => format!("{:.2}", number.as_f64().unwrap_or_default()),
-            other => other.to_string(),
-        };
-        let head = self.columns.iter().map(|column| (*column).to_owned()).collect();
-        let lines: Vec<Vec<String>> =
-            std::iter::once(head).chain(self.rows.iter().map(|row| row.iter().map(text).collect())).collect();
-        let width_of = |at: usize| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or_default();
-        let widths: Vec<usize> = (0..self.columns.len()).map(width_of).collect();
-        let mut table = String::new();
-        for line in &lines {
-            let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
-            table.push_str(&cells.join("  "));
-            table.push('\n');
-        }
-        table
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::Figures;
-
-    #[test]
-    fn figures_are_shown_in_columns_and_as_json() {
-        let figures = Figures {
-            columns: vec!["what", "n_requests", "p99_ms"],
-            rows: vec![vec![json!("append"), json!(1000), json!(1.234)], vec![json!("x"), json!(7), json!(null)]],
-        };
-        assert_eq!(
-            figures.to_table(),
-            "  what  n_requests  p99_ms\nappend        1000    1.23\n     x           7       -\n"
-        );
-        let expected = json!({ "bench": "b", "rows": [
-            { "what": "append", "n_requests": 1000, "p99_ms": 1.234 },
-            { "what": "x", "n_requests": 7, "p99_ms": null },
-        ]});
-        assert_eq!(figures.to_json("b"), expected);
-    }
 }

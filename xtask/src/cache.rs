@@ -25,7 +25,7 @@ pub(crate) fn prepared(name: &str, list: &str, make: impl FnOnce(&Path, &Path) -
     lock.lock().with_context(|| format!("wait for another run that prepares {name}"))?;
     let folder = cache.join(format!("{name}-{:016x}", fnv1a(&listed)));
     if !folder.join(COMPLETE).is_file() {
-        println!("preparing {} from {} (once)", folder.display(), list.display());
+        eprintln!("preparing {} from {} (once)", folder.display(), list.display());
         if folder.exists() {
             fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
         }

@@ -1,4 +1,5 @@
-//! Starting other programs: each is shown before it runs, and a failure names the command.
+//! Starting other programs: each is shown before it runs, and a failure names the command. What
+//! is shown goes to standard error: standard output is for figures.
 
 use std::process::{Command, Stdio};
 
@@ -7,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 /// Runs to the end with this terminal's output.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);
-    println!("$ {shown}");
+    eprintln!("$ {shown}");
     let status = command.status().with_context(|| format!("start `{shown}`"))?;
     ensure!(status.success(), "`{shown}` failed: {status}");
     Ok(())

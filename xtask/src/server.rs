@@ -21,8 +21,10 @@ const ANNOUNCEMENT: &str = "listening on http://";
 
 pub(crate) struct Server {
     child: Child,
-    /// Its data, until this is dropped.
+    /// Its data.
     pub(crate) folder: PathBuf,
+    /// Whether the data goes when this is dropped.
+    is_fresh: bool,
     /// `host:port`.
     pub(crate) address: String,
 }
@@ -37,14 +39,26 @@ pub(crate) fn binary(given: Option<&Path>) -> Result<PathBuf> {
 }
 
 impl Server {
-    /// `settings` are variables of its environment.
+    /// With an empty data folder that goes with it. `settings` are variables of its environment.
     pub(crate) fn start(binary: &Path, settings: &[(&str, &str)]) -> Result<Self> {
         let folder = workspace::target_folder()?.join(format!("data-{}", std::process::id()));
-        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let mut server = Self::start_in(&folder, binary, settings)?;
+        server.is_fresh = true;
+        Ok(server)
+    }
+
+    /// With a data folder that stays.
+    pub(crate) fn start_in(folder: &Path, binary: &Path, settings: &[(&str, &str)]) -> Result<Self> {
+        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         let mut command = Command::new(binary);
-        command.envs(settings.iter().copied()).arg("up").arg("--data").arg(&folder).args(["--listen", "127.0.0.1:0"]);
+        command.envs(settings.iter().copied()).arg("up").arg("--data").arg(folder).args(["--listen", "127.0.0.1:0"]);
+        Self::spawn(command, folder)
+    }
+
+    /// Any program that says where it listens as Corkboard does.
+    pub(crate) fn spawn(mut command: Command, folder: &Path) -> Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("start {}", binary.display()))?;
+        let mut child = command.spawn().with_context(|| format!("start {}", command.get_program().display()))?;
         let (found, announced) = mpsc::channel();
         let stdout = child.stdout.take().expect("it was asked to be piped");
         let stderr = child.stderr.take().expect("it was asked to be piped");
@@ -53,9 +67,13 @@ impl Server {
             move || watch(stdout, &found)
         });
         thread::spawn(move || watch(stderr, &found));
-        let mut server = Self { child, folder, address: String::new() };
+        let mut server = Self { child, folder: folder.to_owned(), is_fresh: false, address: String::new() };
         server.address = announced.recv_timeout(START).context("the server did not say where it listens")?;
         Ok(server)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn url(&self) -> String {
@@ -90,10 +108,12 @@ fn address_in(line: &str) -> Option<&str> {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Its data is thrown away, so that it need not stop in good order. It may have already.
+        // Whoever needs its data has stopped it in good order.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.folder);
+        if self.is_fresh {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
     }
 }
 

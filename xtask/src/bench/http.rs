@@ -1,116 +1,157 @@
-//! As much of an HTTP client as a baseline needs: requests without a body over kept-alive
-//! connections, one thread each.
+//! As much of an HTTP client as a bench needs, and no more, since it runs on the machine that it
+//! measures: one kept-alive connection that sends requests and reads answers of known length.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     net::TcpStream,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
-/// What came of many equal requests.
-pub(super) struct Load {
-    pub(super) requests_per_second: f64,
-    pub(super) p50_ms: f64,
-    pub(super) p99_ms: f64,
+/// No answer takes this long, unless the server hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Most bytes of one answer.
+const MAX_BODY_BYTES: usize = 64 << 20;
+
+pub(super) struct Connection {
+    address: String,
+    writer: TcpStream,
+    reader: BufReader<TcpStream>,
+    line: String,
+    body: Vec<u8>,
 }
 
-/// Sends `n_requests` in all over so many connections, each waiting for its answers.
-pub(super) fn get(address: &str, path: &str, n_connections: usize, n_requests: usize) -> Result<Load> {
-    let n_each = n_requests.div_ceil(n_connections);
-    let begin = Instant::now();
-    let mut latencies = thread::scope(|scope| -> Result<Vec<Duration>> {
-        let threads: Vec<_> = (0..n_connections).map(|_| scope.spawn(|| get_in_a_row(address, path, n_each))).collect();
-        let mut all = Vec::with_capacity(n_each * n_connections);
-        for thread in threads {
-            match thread.join() {
-                Ok(latencies) => all.extend(latencies?),
-                Err(_) => bail!("a connection's thread panicked"),
-            }
-        }
-        Ok(all)
-    })?;
-    let seconds = begin.elapsed().as_secs_f64();
-    latencies.sort_unstable();
-    let quantile_ms = |q: f64| latencies[((latencies.len() - 1) as f64 * q) as usize].as_secs_f64() * 1e3;
-    let requests_per_second = latencies.len() as f64 / seconds;
-    Ok(Load { requests_per_second, p50_ms: quantile_ms(0.5), p99_ms: quantile_ms(0.99) })
-}
-
-fn get_in_a_row(address: &str, path: &str, n_requests: usize) -> Result<Vec<Duration>> {
-    let stream = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
-    stream.set_nodelay(true)?;
-    let mut writer = stream.try_clone()?;
-    let mut reader = BufReader::new(stream);
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
-    let mut latencies = Vec::with_capacity(n_requests);
-    for _ in 0..n_requests {
-        let begin = Instant::now();
-        writer.write_all(request.as_bytes())?;
-        read_answer(&mut reader)?;
-        latencies.push(begin.elapsed());
+impl Connection {
+    pub(super) fn open(address: &str) -> Result<Self> {
+        let writer = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
+        writer.set_nodelay(true)?;
+        writer.set_read_timeout(Some(PATIENCE))?;
+        let reader = BufReader::new(writer.try_clone()?);
+        Ok(Self { address: address.to_owned(), writer, reader, line: String::new(), body: Vec::new() })
     }
-    Ok(latencies)
+
+    /// Sends a whole request and reads the answer: its status and its body.
+    pub(super) fn exchange(&mut self, request: &[u8]) -> Result<(u16, &[u8])> {
+        self.writer.write_all(request)?;
+        let status = read_answer(&mut self.reader, &mut self.line, &mut self.body)?;
+        Ok((status, &self.body))
+    }
+
+    /// The JSON that stands at a path.
+    pub(super) fn get(&mut self, path: &str) -> Result<Value> {
+        let (status, body) = self.exchange(&head("GET", path, &self.address, ""))?;
+        ensure!(status == 200, "GET {path} answers {status}: {}", String::from_utf8_lossy(body));
+        serde_json::from_slice(body).with_context(|| format!("GET {path} answers no JSON"))
+    }
+
+    /// Asks for something to be done.
+    pub(super) fn post(&mut self, path: &str) -> Result<()> {
+        let (status, body) = self.exchange(&head("POST", path, &self.address, "content-length: 0\r\n"))?;
+        ensure!((200..300).contains(&status), "POST {path} answers {status}: {}", String::from_utf8_lossy(body));
+        Ok(())
+    }
 }
 
-/// Reads one answer to its end; anything but 200 with a known length is an error.
-fn read_answer(reader: &mut impl BufRead) -> Result<()> {
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    ensure!(line.starts_with("HTTP/1.1 200"), "unexpected answer: {line:?}");
+fn head(method: &str, path: &str, host: &str, fields: &str) -> Vec<u8> {
+    format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n{fields}\r\n").into()
+}
+
+/// A whole POST of a body.
+pub(super) fn post_of(path: &str, host: &str, media_type: &str, body: &[u8]) -> Vec<u8> {
+    let fields = format!("content-type: {media_type}\r\ncontent-length: {}\r\n", body.len());
+    [&head("POST", path, host, &fields), body].concat()
+}
+
+/// The same POST to another path.
+pub(super) fn with_path(post: &[u8], path: &str) -> Vec<u8> {
+    let behind = post.windows(2).position(|pair| pair == b"\r\n").unwrap_or(post.len());
+    [format!("POST {path} HTTP/1.1").as_bytes(), &post[behind..]].concat()
+}
+
+/// Reads one answer to its end, whose length must be known.
+fn read_answer(reader: &mut impl BufRead, line: &mut String, body: &mut Vec<u8>) -> Result<u16> {
+    line.clear();
+    reader.read_line(line)?;
+    let status = line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+    let status = status.with_context(|| format!("unexpected answer: {line:?}"))?;
     let mut n_bytes = None;
     loop {
         line.clear();
-        ensure!(reader.read_line(&mut line)? > 0, "the connection was closed within an answer");
+        ensure!(reader.read_line(line)? > 0, "the connection was closed within an answer");
         let Some((name, value)) = line.split_once(':') else { break };
         if name.eq_ignore_ascii_case("content-length") {
-            n_bytes = Some(value.trim().parse::<u64>()?);
+            n_bytes = Some(value.trim().parse::<usize>()?);
         }
     }
     let n_bytes = n_bytes.context("the answer has no Content-Length")?;
-    let n_read = std::io::copy(&mut reader.take(n_bytes), &mut std::io::sink())?;
-    ensure!(n_read == n_bytes, "the connection was closed within an answer");
-    Ok(())
+    ensure!(n_bytes <= MAX_BODY_BYTES, "the answer has {n_bytes} bytes");
+    body.resize(n_bytes, 0);
+    reader.read_exact(body).context("the connection was closed within an answer")?;
+    Ok(status)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{net::TcpListener, thread};
 
     use super::*;
 
-    #[test]
-    fn requests_are_answered_one_after_the_other_on_each_connection() {
+    /// A server of one connection that answers every request with the next of these, and says
+    /// in the end what was asked. Bodies are not read: requests must have none, or one line.
+    pub(in crate::bench) fn answering(answers: Vec<String>) -> (String, thread::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it is bound").to_string();
         let server = thread::spawn(move || {
             let (stream, _) = listener.accept().expect("the client connects");
             let mut writer = stream.try_clone().expect("a socket can be cloned");
-            let mut n_requests = 0;
-            for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                if line.is_empty() {
-                    n_requests += 1;
-                    writer.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").expect("the client reads");
-                }
+            let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+            let mut asked = Vec::new();
+            for body in answers {
+                let head: Vec<String> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+                asked.push(head[0].clone());
+                write!(writer, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).expect("it reads");
             }
-            n_requests
+            asked
         });
-        let load = get(&address, "/healthz", 1, 3).expect("the server answers");
-        assert_eq!(server.join().expect("the server ends with its connection"), 3);
-        assert!(load.requests_per_second > 0.0 && load.p50_ms <= load.p99_ms);
+        (address, server)
     }
 
     #[test]
-    fn a_refusal_or_a_cut_is_an_error() {
-        for answer in [
-            "HTTP/1.1 503 Busy\r\n\r\n",
-            "HTTP/1.1 200 OK\r\n\r\n",
-            "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok",
-            "",
-        ] {
-            assert!(read_answer(&mut answer.as_bytes()).is_err(), "{answer:?}");
+    fn requests_are_answered_one_after_the_other() {
+        let (address, server) = answering(vec!["{\"n\":1}".to_owned(), String::new(), "[2]".to_owned()]);
+        let mut connection = Connection::open(&address).expect("it listens");
+        assert_eq!(connection.get("/a").expect("it answers")["n"], 1);
+        connection.post("/b").expect("it answers");
+        assert_eq!(connection.get("/c").expect("it answers")[0], 2);
+        let asked = server.join().expect("the server ends with its answers");
+        assert_eq!(asked, ["GET /a HTTP/1.1", "POST /b HTTP/1.1", "GET /c HTTP/1.1"]);
+    }
+
+    #[test]
+    fn answers_are_read_to_their_end() {
+        let mut answers =
+            &b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nfullHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"[..];
+        let (mut line, mut body) = (String::new(), Vec::new());
+        assert_eq!(read_answer(&mut answers, &mut line, &mut body).expect("it is whole"), 503);
+        assert_eq!(body, b"full");
+        assert_eq!(read_answer(&mut answers, &mut line, &mut body).expect("it is whole"), 200);
+        assert!(body.is_empty() && answers.is_empty());
+    }
+
+    #[test]
+    fn a_cut_is_an_error() {
+        for answer in ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok", "HTTP/1.1 2", ""] {
+            assert!(read_answer(&mut answer.as_bytes(), &mut String::new(), &mut Vec::new()).is_err(), "{answer:?}");
         }
+    }
+
+    #[test]
+    fn a_post_says_how_long_it_is() {
+        let request = post_of("/topics/t", "h:1", "application/json", b"{}");
+        let expected =
+            "POST /topics/t HTTP/1.1\r\nhost: h:1\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+        assert_eq!(String::from_utf8_lossy(&request), expected);
     }
 }

@@ -1,135 +1,194 @@
-//! How many records per second become durable through the Kafka REST door, by number of
-//! connections and records per request, as `corkboard emulate` drives it. The first rows are
-//! requests that do nothing, over as many connections: what HTTP alone costs here. A post is a
-//! record in each of three topics.
+//! How many records per second become durable through the Kafka REST door, by records per request
+//! and connections. Beside each setting, in the same run: a route of the same listener that only
+//! reads the body (the example `noop` of `server`), sent the same requests; and the log alone
+//! with appends of the same size. How busy both sides were shows who held whom up.
 
 use std::{
-    path::Path,
-    process::{Command, Stdio},
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{Arguments, Figures, http};
-use crate::server;
+use super::{
+    Arguments,
+    append_rate::AppendRate,
+    figures::{Figures, GOAL, goal, goals},
+    http,
+    load::{self, Outcome, Pace},
+    posts::{Posts, STREAMS, USER_ID, produce::Producer},
+    scratch::Scratch,
+    usage,
+};
+use crate::{process, server, server::Server, workspace};
+
+const RECORDS_PER_REQUEST: [u64; 4] = [1, 10, 100, 1000];
+const CONNECTIONS: [usize; 3] = [1, 8, 64];
+const SECONDS: u64 = 5;
+/// So many posts' requests are made before the clock starts, and sent over and over.
+const POSTS_IN_TURN: u64 = 2000;
+
+pub(super) fn run(arguments: &Arguments) -> Result<Figures> {
+    let binary = server::binary(arguments.binary.as_deref())?;
+    let noop = build_noop()?;
+    let append_rate = AppendRate::build()?;
+    let time = Duration::from_secs(arguments.seconds(SECONDS));
+    let posts = Posts::from_emulator(&binary)?;
+    let mut figures = Figures::new(&[
+        "batch",
+        "connections",
+        "records_per_second",
+        "requests_per_second",
+        "p50_ms",
+        "p99_ms",
+        "server_cores",
+        "client_cores",
+        "noop_requests_per_second",
+        "of_noop",
+        "log_records_per_second",
+        "of_log",
+        GOAL,
+    ]);
+    for n_per_request in RECORDS_PER_REQUEST {
+        for n_connections in CONNECTIONS {
+            let setting = Setting { n_per_request, n_connections, time };
+            // A server of its own for each: what one leaves behind does not slow the next.
+            let server = Server::start(&binary, &[])?;
+            let mut door = setting.load(&server, &posts, None)?;
+            drop(server);
+            let scratch = Scratch::new("noop")?;
+            let server = Server::spawn(Command::new(&noop), &scratch)?;
+            let noop = setting.load(&server, &posts, Some("/noop"))?;
+            drop(server);
+            let log_rate = setting.append(&append_rate, &posts)?;
+            figures.push(setting.row(&mut door, &noop, log_rate));
+        }
+    }
+    Ok(figures)
+}
+
+fn build_noop() -> Result<PathBuf> {
+    process::run(workspace::cargo().args(["build", "--release", "-p", "server", "--example", "noop"]))?;
+    Ok(workspace::target_folder()?.join("release/examples/noop"))
+}
 
 struct Setting {
+    n_per_request: u64,
     n_connections: usize,
-    n_records_per_request: usize,
-    n_posts: u64,
+    time: Duration,
+}
+
+/// What came of a load, and how many cores each side kept busy.
+struct Loaded {
+    outcome: Outcome,
+    server_cores: f64,
+    client_cores: f64,
 }
 
 impl Setting {
-    const fn new(n_connections: usize, n_records_per_request: usize, n_posts: u64) -> Self {
-        Self { n_connections, n_records_per_request, n_posts }
-    }
-}
-
-const SETTINGS: [Setting; 5] = [
-    Setting::new(1, 1, 3_000),
-    Setting::new(16, 1, 30_000),
-    Setting::new(64, 1, 60_000),
-    Setting::new(16, 100, 300_000),
-    Setting::new(64, 500, 500_000),
-];
-
-const BASELINE: &str = "GET /healthz";
-const BASELINE_CONNECTIONS: [usize; 3] = [1, 16, 64];
-const BASELINE_REQUESTS: f64 = 100_000.0;
-
-pub(super) fn run(arguments: &Arguments) -> Result<Figures> {
-    ensure!(arguments.scale > 0.0, "--scale is a positive number");
-    let binary = server::binary(arguments.binary.as_deref())?;
-    let server = server::Server::start(&binary, &[])?;
-    let mut rows = Vec::new();
-    for n_connections in BASELINE_CONNECTIONS {
-        let n_requests = (BASELINE_REQUESTS * arguments.scale).ceil() as usize;
-        let load = http::get(&server.address, "/healthz", n_connections, n_requests)?;
-        let figures = [load.requests_per_second, load.p50_ms, load.p99_ms].map(Value::from);
-        rows.push([vec![json!(BASELINE), json!(n_connections), Value::Null, Value::Null], figures.into()].concat());
-    }
-    drop(server);
-    for setting in &SETTINGS {
-        // A server of its own for each: what one leaves behind does not slow the next.
-        let server = server::Server::start(&binary, &[])?;
-        rows.push(emulate(&binary, &server.url(), setting, arguments.scale)?);
-    }
-    let columns = vec!["what", "connections", "batch", "records_per_second", "requests_per_second", "p50_ms", "p99_ms"];
-    Ok(Figures { columns, rows })
-}
-
-fn emulate(binary: &Path, url: &str, setting: &Setting, scale: f64) -> Result<Vec<Value>> {
-    let n_posts = (setting.n_posts as f64 * scale).ceil() as u64;
-    let mut command = Command::new(binary);
-    command.args(["emulate", "--url", url, "--user-id", "bench"]);
-    command.args(["--count", &n_posts.to_string()]);
-    command.args(["--connections", &setting.n_connections.to_string()]);
-    command.args(["--batch", &setting.n_records_per_request.to_string()]);
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("start {}", binary.display()))?;
-    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    ensure!(output.status.success(), "`corkboard emulate` failed: {}\n{said}", output.status);
-    let summary = said.lines().find_map(Summary::read).with_context(|| format!("no summary in:\n{said}"))?;
-    ensure!(summary.is_clean, "records were given up, so that the figures mean nothing:\n{said}");
-    Ok(vec![
-        json!("emulate"),
-        json!(setting.n_connections),
-        json!(setting.n_records_per_request),
-        json!(summary.records_per_second),
-        json!(summary.records_per_second / setting.n_records_per_request as f64),
-        json!(summary.p50_ms),
-        json!(summary.p99_ms),
-    ])
-}
-
-/// The emulator's own account of a run, one line for people:
-/// `… 2,000 records/s, latency p50 500 µs p90 … p99 1.25 ms … errors none`.
-#[derive(Debug, PartialEq)]
-struct Summary {
-    records_per_second: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    is_clean: bool,
-}
-
-impl Summary {
-    fn read(line: &str) -> Option<Self> {
-        let words: Vec<&str> = line.split([' ', ',']).filter(|word| !word.is_empty()).collect();
-        let (before, _) = line.split_once(" records/s")?;
-        let latency_ms = |name: &str| {
-            let at = words.iter().position(|word| *word == name)?;
-            let ms_per_unit = match *words.get(at + 2)? {
-                "µs" => 1e-3,
-                "ms" => 1.0,
-                "s" => 1e3,
-                _ => return None,
-            };
-            Some(words.get(at + 1)?.parse::<f64>().ok()? * ms_per_unit)
+    fn load(&self, server: &Server, posts: &Posts, path: Option<&str>) -> Result<Loaded> {
+        let address = server.address.as_str();
+        let producer = Producer { posts, address, user_id: USER_ID, first: 0, n_per_request: self.n_per_request };
+        let requests = requests(&producer, path);
+        let pace = Pace { n_connections: self.n_connections, requests_per_second: None };
+        let next = |number: u64, request: &mut Vec<u8>| {
+            let (bytes, n_records) = &requests[(number % requests.len() as u64) as usize];
+            request.clone_from(bytes);
+            Some(*n_records)
         };
-        Some(Self {
-            records_per_second: before.rsplit(' ').next()?.replace(',', "").parse().ok()?,
-            p50_ms: latency_ms("p50")?,
-            p99_ms: latency_ms("p99")?,
-            is_clean: line.ends_with("errors none"),
-        })
+        let (begin, mine) = (Instant::now(), usage::cpu_seconds(std::process::id())?);
+        let (theirs, outcome) = load::beside(address, pace, next, || {
+            let before = usage::cpu_seconds(server.id())?;
+            thread::sleep(self.time);
+            Ok(usage::cpu_seconds(server.id())? - before)
+        })?;
+        let seconds = begin.elapsed().as_secs_f64();
+        let client_cores = (usage::cpu_seconds(std::process::id())? - mine) / seconds;
+        Ok(Loaded { outcome, server_cores: theirs / self.time.as_secs_f64(), client_cores })
     }
+
+    /// Records per second of the log alone, with as many appenders as there are connections.
+    fn append(&self, append_rate: &AppendRate, posts: &Posts) -> Result<f64> {
+        let scratch = Scratch::new("append")?;
+        let settings = [
+            format!("appenders={}", self.n_connections),
+            format!("partitions={}", STREAMS.len()),
+            format!("records={}", self.n_per_request),
+            format!("bytes={}", record_bytes(posts)),
+            format!("seconds={}", self.time.as_secs().max(1)),
+        ];
+        Ok(append_rate.run(&scratch, &settings)?.figure("records_per_second"))
+    }
+
+    fn row(&self, door: &mut Loaded, noop: &Loaded, log_rate: f64) -> Vec<Value> {
+        let [p50_ms, p99_ms] = door.outcome.p50_and_p99_ms();
+        let (records, requests) = (door.outcome.records_per_second(), door.outcome.requests_per_second());
+        let noop_requests = noop.outcome.requests_per_second();
+        let (of_noop, of_log) = (requests / noop_requests, records / log_rate);
+        let mut met = vec![goal("no refusals", door.outcome.n_refused == 0)];
+        if self.n_connections == 64 && self.n_per_request == 1 {
+            met.push(goal("≥ 30,000 requests/s", requests >= 30_000.0));
+            met.push(goal("≥ 0.30 of no-op", of_noop >= 0.3));
+        }
+        if self.n_connections == 64 && self.n_per_request == 100 {
+            met.push(goal("≥ 300,000 records/s", records >= 300_000.0));
+            met.push(goal("≥ 0.60 of the log", of_log >= 0.6));
+        }
+        let figures = [records, requests, p50_ms, p99_ms, door.server_cores, door.client_cores];
+        let beside = [noop_requests, of_noop, log_rate, of_log];
+        let mut row = vec![json!(self.n_per_request), json!(self.n_connections)];
+        row.extend(figures.into_iter().chain(beside).map(Value::from));
+        row.push(goals(met));
+        row
+    }
+}
+
+/// Whole requests and how many records each has; with a path, to there instead of to the topics.
+fn requests(producer: &Producer, path: Option<&str>) -> Vec<(Vec<u8>, u64)> {
+    let n_requests = (POSTS_IN_TURN / producer.n_per_request).max(1) * STREAMS.len() as u64;
+    let request = |number| {
+        let mut request = Vec::new();
+        let n_records = producer.write(number, &mut request);
+        let request = match path {
+            Some(path) => http::with_path(&request, path),
+            None => request,
+        };
+        (request, n_records)
+    };
+    (0..n_requests).map(request).collect()
+}
+
+/// Of the usual record.
+fn record_bytes(posts: &Posts) -> usize {
+    let mut lines = Vec::new();
+    for stream in 0..STREAMS.len() {
+        for n in 0..POSTS_IN_TURN {
+            posts.write(stream, n, &mut lines);
+        }
+    }
+    lines.len() / (POSTS_IN_TURN as usize * STREAMS.len())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Summary;
+    use super::*;
+    use crate::bench::posts::tests::posts;
 
     #[test]
-    fn the_emulators_account_is_read() {
-        let line = |errors| {
-            format!(
-                "1,000 posts, 3,000 records in 1.50 s: 12,345 records/s, latency p50 500 µs p90 900 ms \
-                 p99 1.25 s p99.9 999 ms max 1.00 s, retries 2, errors {errors}"
-            )
-        };
-        let expected = Summary { records_per_second: 12345.0, p50_ms: 0.5, p99_ms: 1250.0, is_clean: true };
-        assert_eq!(Summary::read(&line("none")), Some(expected));
-        assert!(Summary::read(&line("1 × HTTP 422")).is_some_and(|summary| !summary.is_clean));
-        assert_eq!(Summary::read("posting to http://127.0.0.1:1"), None);
+    fn the_same_bodies_go_to_both_routes() {
+        let posts = posts();
+        let producer = Producer { posts: &posts, address: "h:1", user_id: USER_ID, first: 0, n_per_request: 100 };
+        let (door, noop) = (requests(&producer, None), requests(&producer, Some("/noop")));
+        assert_eq!(door.len(), 60);
+        for ((door, n_records), (noop, n_same)) in door.iter().zip(&noop) {
+            assert_eq!(n_records, n_same);
+            let [door, noop] = [door, noop].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+            let (first, rest) = noop.split_once("\r\n").expect("it has a head");
+            assert_eq!(first, "POST /noop HTTP/1.1");
+            assert_eq!(door.split_once("\r\n").map(|(_, rest)| rest), Some(rest));
+        }
     }
 }
