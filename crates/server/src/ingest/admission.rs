@@ -27,7 +27,8 @@ impl Budget {
     }
 }
 
-pub(super) struct Permit {
+/// Room in the budget, given back when this is dropped.
+pub struct Permit {
     budget: Budget,
     n_bytes: usize,
 }

@@ -7,33 +7,49 @@ use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
+use model::config::Config;
 use tokio::time::timeout;
 
-use super::{Doors, admission::Permit};
-use crate::error::KafkaError;
+use super::admission::{Budget, Permit};
+use crate::{error::KafkaError, metrics::Metrics};
 
-/// The body, and the permit that has to live as long as it.
-pub(super) async fn read(doors: &Doors, headers: &HeaderMap, body: Body) -> Result<(Bytes, Permit), KafkaError> {
-    if !is_plain(headers) {
-        return Err(KafkaError::unsupported_media_type());
-    }
-    let max_bytes = doors.services.config.ingest.max_body_bytes;
-    let announced_bytes = body.size_hint().exact();
-    let first_bytes = match announced_bytes.map(usize::try_from) {
-        None => 0,
-        Some(Ok(n)) if n <= max_bytes => n,
-        Some(_) => return Err(KafkaError::body_too_large(max_bytes)),
-    };
-    let permit = doors.budget.take(first_bytes).ok_or_else(KafkaError::overloaded)?;
-    let within = Duration::from_millis(doors.services.config.server.body_timeout_ms);
-    let whole = async {
-        if announced_bytes.is_some() {
-            Ok((announced(body, first_bytes).await?, permit))
-        } else {
-            unannounced(body, max_bytes, permit).await
+/// How bodies are read: how large one may be and how long it may take, and the room for all.
+pub struct Bodies {
+    budget: Budget,
+    max_bytes: usize,
+    within: Duration,
+}
+
+impl Bodies {
+    pub fn new(config: &Config, metrics: &Metrics) -> Self {
+        Self {
+            budget: Budget::new(config.ingest.max_inflight_bytes, metrics.inflight_bytes.clone()),
+            max_bytes: config.ingest.max_body_bytes,
+            within: Duration::from_millis(config.server.body_timeout_ms),
         }
-    };
-    timeout(within, whole).await.map_err(|_| KafkaError::body_timeout())?
+    }
+
+    /// The body, and the permit that has to live as long as it.
+    pub async fn read(&self, headers: &HeaderMap, body: Body) -> Result<(Bytes, Permit), KafkaError> {
+        if !is_plain(headers) {
+            return Err(KafkaError::unsupported_media_type());
+        }
+        let announced_bytes = body.size_hint().exact();
+        let first_bytes = match announced_bytes.map(usize::try_from) {
+            None => 0,
+            Some(Ok(n)) if n <= self.max_bytes => n,
+            Some(_) => return Err(KafkaError::body_too_large(self.max_bytes)),
+        };
+        let permit = self.budget.take(first_bytes).ok_or_else(KafkaError::overloaded)?;
+        let whole = async {
+            if announced_bytes.is_some() {
+                Ok((announced(body, first_bytes).await?, permit))
+            } else {
+                unannounced(body, self.max_bytes, permit).await
+            }
+        };
+        timeout(self.within, whole).await.map_err(|_| KafkaError::body_timeout())?
+    }
 }
 
 fn is_plain(headers: &HeaderMap) -> bool {

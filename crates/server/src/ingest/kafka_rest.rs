@@ -23,7 +23,6 @@ use model::LogError;
 use super::{
     Doors,
     append::{self, Addressed, Appended},
-    body,
     topics::Topic,
 };
 use crate::{
@@ -88,7 +87,7 @@ impl Doors {
         }
         let format = Format::of(&head.headers, config.strict).ok_or_else(KafkaError::unsupported_media_type)?;
         // The permit is held until the records are in the log.
-        let (body, mut permit) = body::read(self, &head.headers, body).await?;
+        let (body, mut permit) = self.bodies.read(&head.headers, body).await?;
         let mut records = records::read(&body, format, config)?;
         // Many tiny records weigh more than their text.
         if !permit.grow(append::overhead_bytes(&records).saturating_sub(body.len())) {
