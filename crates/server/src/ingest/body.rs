@@ -11,14 +11,15 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use model::config::Config;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::admission::{Budget, Permit};
 use crate::{error::KafkaError, metrics::Metrics, pace::Pace};
 
-/// A body of so many bytes is paid for at once, and one that is refused is read all the same if
-/// it has come already: a new connection costs more.
+/// A body of so many bytes is paid for at once, and one that is refused is thrown away as it comes,
+/// if it comes soon: a new connection would cost more.
 const SMALL_BYTES: usize = 64 << 10;
+const SOON: Duration = Duration::from_millis(50);
 
 /// How bodies are read: how large one may be, how long it may take, and the room for all.
 pub struct Bodies {
@@ -48,7 +49,12 @@ impl Bodies {
             Some(Ok(n)) if n <= self.max_bytes => Some(n),
             Some(_) => return Err(KafkaError::body_too_large(self.max_bytes)),
         };
-        let permit = self.admit(announced)?;
+        let Some(permit) = self.admit(announced.unwrap_or(0)) else {
+            let is_small = announced.is_some_and(|n| n <= SMALL_BYTES) && !headers.contains_key(header::EXPECT);
+            let is_gone = is_small && timeout(SOON, throw_away(body)).await.unwrap_or(false);
+            let refusal = KafkaError::overloaded();
+            return Err(if is_gone { refusal } else { refusal.closing() });
+        };
         let mut arriving = Arriving { body, bodies: self, began: Instant::now(), n_bytes: 0 };
         match arriving.next().await? {
             None => Ok((Bytes::new(), permit)),
@@ -57,14 +63,12 @@ impl Bodies {
         }
     }
 
-    /// Refuses what there is no room for now, before anything of it is read.
-    fn admit(&self, announced: Option<usize>) -> Result<Permit, KafkaError> {
-        let n_bytes = announced.unwrap_or(0);
-        let permit = if self.budget.has_room(n_bytes) { self.budget.take(n_bytes.min(SMALL_BYTES)) } else { None };
-        permit.ok_or_else(|| match announced {
-            Some(0..=SMALL_BYTES) => KafkaError::overloaded(),
-            _ => KafkaError::overloaded().closing(),
-        })
+    /// None when there is no room for the whole of it now; what it needs first is taken.
+    fn admit(&self, n_bytes: usize) -> Option<Permit> {
+        if !self.budget.has_room(n_bytes) {
+            return None;
+        }
+        self.budget.take(n_bytes.min(SMALL_BYTES))
     }
 
     /// Puts the pieces together, in memory that doubles up to `most_bytes` and is paid for first.
@@ -100,6 +104,16 @@ impl Bodies {
 fn is_plain(headers: &HeaderMap) -> bool {
     let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
     encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// Whether the body came to its end.
+async fn throw_away(mut body: Body) -> bool {
+    while let Some(frame) = body.frame().await {
+        if frame.is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 /// A body under way.

@@ -73,6 +73,9 @@ async fn what_is_refused_was_not_accepted_and_what_is_accepted_is_kept() {
 
 #[tokio::test]
 async fn a_connection_outlives_the_refusal_of_a_small_body() {
+    /// More than one read takes.
+    const BODY_BYTES: usize = 60_000;
+    let body = |text: &str| format!(r#"{{"records":[{{"value":"{text:<0$}"}}]}}"#, BODY_BYTES - 26);
     let server = Server::with(|config| {
         config.ingest.max_body_bytes = BODY_BYTES;
         config.ingest.max_inflight_bytes = BODY_BYTES;
