@@ -101,11 +101,10 @@ impl<'a> Walk<'a> {
     /// From a damaged place to the next whole batch, if there is one: where the damaged header
     /// says, or else the first found by looking at every byte.
     pub(crate) fn skip_damage(&mut self) -> io::Result<bool> {
-        let past = |batch: &Batch, expected: Offset| batch.header.base > expected;
         if let Some(size_bytes) = self.claimed_size()? {
             let position = self.position + size_bytes;
             if let Ok(batch) = self.whole_batch(position)?
-                && past(&batch, self.expected)
+                && self.is_where_it_says(&batch)?
             {
                 self.go_to(&batch);
                 return Ok(true);
@@ -116,7 +115,7 @@ impl<'a> Walk<'a> {
             let piece = self.read(from, SEARCH_BYTES.min(self.limit - from))?;
             for at in places_of_magic(&piece) {
                 if let Ok(batch) = self.whole_batch(from + (at - MAGIC_AT) as u64)?
-                    && past(&batch, self.expected)
+                    && self.is_where_it_says(&batch)?
                 {
                     self.go_to(&batch);
                     return Ok(true);
@@ -128,6 +127,19 @@ impl<'a> Walk<'a> {
             from += (piece.len() - MAGIC_AT) as u64;
         }
         Ok(false)
+    }
+
+    /// Whether a batch found behind damage may be believed its offset, which lies outside of its
+    /// checksum: what was skipped has room for the offsets that are missed, as every record takes a
+    /// byte at least, and the batch after it, if it is whole, goes on from there.
+    fn is_where_it_says(&mut self, batch: &Batch) -> io::Result<bool> {
+        let n_missed = batch.header.base.0.checked_sub(self.expected.0);
+        let has_room = |n_missed: u64| (1..=batch.position - self.position).contains(&n_missed);
+        if !n_missed.is_some_and(has_room) {
+            return Ok(false);
+        }
+        let next = self.whole_batch(batch.position + batch.header.size_bytes as u64)?;
+        Ok(next.map_or(true, |next| next.header.base == batch.header.next()))
     }
 
     /// The group that the batch at `position` claims to belong to; 0 where nothing was written.

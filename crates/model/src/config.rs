@@ -45,6 +45,8 @@ pub struct ServerConfig {
     pub max_connections: usize,
     pub header_timeout_ms: u64,
     pub body_timeout_ms: u64,
+    pub min_bytes_per_second: u64,
+    pub min_rate_grace_ms: u64,
     pub idle_timeout_ms: u64,
     pub max_header_bytes: usize,
     pub max_headers: usize,

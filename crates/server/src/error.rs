@@ -23,13 +23,18 @@ pub struct KafkaError {
     pub message: Cow<'static, str>,
     /// What `/metrics` counts it under.
     pub reason: &'static str,
-    /// The rest of the request is not worth reading.
     closes: bool,
 }
 
 impl KafkaError {
     fn new(status: StatusCode, code: u32, reason: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self { status, code, message: message.into(), reason, closes: false }
+    }
+
+    /// The same, and the connection ends: the rest of the request is not worth reading.
+    #[must_use]
+    pub fn closing(self) -> Self {
+        Self { closes: true, ..self }
     }
 
     pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
@@ -86,12 +91,17 @@ impl KafkaError {
 
     pub fn body_timeout() -> Self {
         let message = "the request body did not arrive in time (server.body_timeout_ms)";
-        Self { closes: true, ..Self::new(StatusCode::REQUEST_TIMEOUT, 408, "body_timeout", message) }
+        Self::new(StatusCode::REQUEST_TIMEOUT, 408, "body_timeout", message).closing()
+    }
+
+    pub fn body_too_slow() -> Self {
+        let message = "the request body arrives too slowly (server.min_bytes_per_second)";
+        Self::new(StatusCode::REQUEST_TIMEOUT, 408, "body_too_slow", message).closing()
     }
 
     pub fn body_too_large(limit_bytes: usize) -> Self {
         let message = format!("the request body is larger than {limit_bytes} bytes (ingest.max_body_bytes)");
-        Self { closes: true, ..Self::too_large(message) }
+        Self::too_large(message).closing()
     }
 
     pub fn too_large(message: impl Into<Cow<'static, str>>) -> Self {
@@ -106,10 +116,10 @@ impl KafkaError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, 500, "internal", "Internal Server Error")
     }
 
-    /// Bodies in flight leave no room; the body was not read, nothing was accepted.
+    /// Bodies in flight leave no room; nothing was accepted.
     pub fn overloaded() -> Self {
         let message = "too many bytes are in flight (ingest.max_inflight_bytes); nothing was accepted, try again";
-        Self { closes: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, 503, "overloaded", message) }
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, 503, "overloaded", message)
     }
 
     /// The log refused a whole request.

@@ -14,20 +14,20 @@ use std::sync::Arc;
 
 use axum::Router;
 
+pub use self::{admission::Permit, body::Bodies};
 use crate::Services;
 
-/// The doors' own state: what is in flight, and which topics there are.
+/// The doors' own state: how bodies are read, and which topics there are.
 struct Doors {
     services: Services,
-    budget: admission::Budget,
+    bodies: Bodies,
     topics: topics::Topics,
 }
 
 pub fn routes(services: &Services) -> Router {
-    let config = &services.config.ingest;
     let doors = Arc::new(Doors {
-        budget: admission::Budget::new(config.max_inflight_bytes, services.metrics.inflight_bytes.clone()),
-        topics: topics::Topics::new(services.log.clone(), config.clone()),
+        bodies: Bodies::new(&services.config, &services.metrics),
+        topics: topics::Topics::new(services.log.clone(), services.config.ingest.clone()),
         services: services.clone(),
     });
     kafka_rest::routes().with_state(doors)

@@ -5,6 +5,8 @@
 
 pub mod metrics;
 
+mod pace;
+
 pub mod error;
 
 pub mod orchestrator;

@@ -1,11 +1,13 @@
 //! Accepts connections and speaks HTTP/1.1 on them: how many, how long each may take over a
-//! head, how long it may idle, and how they end when the server stops.
+//! head, how long it may idle, how slowly it may take an answer, and how they end.
 //!
 //! Bodies have their own clock, where they are read (`ingest::body`), because a slow body is
 //! answered with 408 and a slow head is not answered at all. HTTP/2 would be chosen in
 //! `Connection::serve`; it is not spoken yet.
 
 mod activity;
+mod crowd;
+mod descriptors;
 mod socket;
 
 use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
@@ -18,14 +20,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use model::{Stop, config::ServerConfig};
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::JoinSet,
     time::{sleep, timeout},
 };
 use tower::Service;
 use tracing::{debug, info, warn};
 
 use activity::{Activity, Limits, WatchedBody};
+use crowd::Crowd;
 use socket::Socket;
+
+use crate::pace::Pace;
 
 /// The smallest buffer that hyper takes.
 const MIN_BUFFER_BYTES: usize = 8192;
@@ -33,6 +37,9 @@ const MIN_BUFFER_BYTES: usize = 8192;
 /// When no connection can be accepted (no file descriptor is left, say), wait this long for
 /// others to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// While every connection is being answered and another waits for a place, look again this often.
+const ROOM_PAUSE: Duration = Duration::from_millis(20);
 
 /// Opens the port. Only loopback addresses for now: whoever reaches the port may do anything.
 pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -55,36 +62,47 @@ pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
 /// Serves until `stop` is cancelled, then takes no further connection, lets the requests under
 /// way finish within `drain_timeout_ms`, and cuts off what is left.
 pub async fn serve(listener: TcpListener, router: Router, config: &ServerConfig, stop: Stop) -> anyhow::Result<()> {
+    descriptors::allow(config.max_connections);
     let server = Connection {
         router,
         http: Arc::new(http1(config)),
         limits: Limits {
             header: Duration::from_millis(config.header_timeout_ms),
             idle: Duration::from_millis(config.idle_timeout_ms),
+            pace: Pace::of(config),
         },
         stop: stop.clone(),
     };
-    let mut connections = JoinSet::new();
+    let mut crowd = Crowd::new(config.max_connections);
+    // Accepted when all places were taken; until it has one, further ones wait in the system's queue.
+    let mut newcomer: Option<TcpStream> = None;
     loop {
-        let has_room = connections.len() < config.max_connections;
+        if let Some(stream) = newcomer.take_if(|_| !crowd.is_full()) {
+            server.clone().begin(stream, &mut crowd);
+        }
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            Some(ended) = connections.join_next() => report(ended),
-            accepted = listener.accept(), if has_room => match accepted {
+            Some(ended) = crowd.ended() => report(ended),
+            () = sleep(ROOM_PAUSE), if newcomer.is_some() => crowd.make_room(),
+            accepted = listener.accept(), if newcomer.is_none() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(server.clone().serve(stream));
+                    newcomer = Some(stream);
+                    if crowd.is_full() {
+                        crowd.make_room();
+                    }
                 }
                 Err(e) if concerns_one_connection(&e) => debug!("a connection was gone before it was accepted: {e}"),
                 Err(e) => {
                     warn!("no connection can be accepted, trying again in {ACCEPT_PAUSE:?}: {e}");
+                    crowd.make_room();
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
         }
     }
     drop(listener);
-    drain(connections, Duration::from_millis(config.drain_timeout_ms)).await;
+    drain(crowd, Duration::from_millis(config.drain_timeout_ms)).await;
     Ok(())
 }
 
@@ -112,12 +130,12 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-async fn drain(mut connections: JoinSet<()>, within: Duration) {
-    if connections.is_empty() {
+async fn drain(mut connections: Crowd, within: Duration) {
+    if connections.len() == 0 {
         return;
     }
     info!(n_connections = connections.len(), "finishing the requests under way");
-    let all_ended = async { while connections.join_next().await.is_some() {} };
+    let all_ended = async { while connections.ended().await.is_some() {} };
     if timeout(within, all_ended).await.is_err() {
         let n_connections = connections.len();
         warn!(n_connections, "requests did not finish within {within:?} and are cut off (server.drain_timeout_ms)");
@@ -135,12 +153,16 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream) {
+    fn begin(self, stream: TcpStream, crowd: &mut Crowd) {
+        let activity = Arc::new(Activity::new(self.limits));
+        crowd.admit(activity.clone(), self.serve(stream, activity));
+    }
+
+    async fn serve(self, stream: TcpStream, activity: Arc<Activity>) {
         // Answers are written whole; waiting for more to send would only delay them.
         if let Err(e) = stream.set_nodelay(true) {
             debug!("TCP_NODELAY could not be set: {e}");
         }
-        let activity = Arc::new(Activity::new(self.limits));
         let socket = TokioIo::new(Socket::new(stream, activity.clone()));
         let service = service_fn(|request| answer(self.router.clone(), request, activity.clone()));
         let mut connection = pin!(self.http.serve_connection(socket, service));
@@ -161,6 +183,10 @@ impl Connection {
                     activity.server_stops();
                     connection.as_mut().graceful_shutdown();
                 }
+                () = activity.asked_to_give_way() => if activity.expendable_since().is_some() {
+                    debug!("a connection without a request gave way to a new one");
+                    return;
+                },
                 () = alarm.as_mut() => match self.limits.alarm(activity.deadline()) {
                     Some(at) => alarm.as_mut().reset(at),
                     None => {

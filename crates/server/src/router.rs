@@ -43,7 +43,6 @@ const NO_ROUTE: &str = "none";
 
 /// Everything that this process serves; `/readyz` says no once `stop` is cancelled.
 pub fn router(services: Services, stop: Stop) -> Router {
-    let observe = Observe { metrics: services.metrics.clone() };
     let mut router = Router::new()
         .route("/", get(root))
         .route("/healthz", get(|| async { Json(json!({ "status": "ok" })) }))
@@ -54,7 +53,12 @@ pub fn router(services: Services, stop: Stop) -> Router {
     if services.ingest {
         router = router.merge(ingest::routes(&services));
     }
-    router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).layer(observe)
+    observed(router.fallback(not_found).method_not_allowed_fallback(method_not_allowed), services.metrics)
+}
+
+/// The same routes, their requests counted, timed, given an id, and answered even after a panic.
+pub fn observed(routes: Router, metrics: Arc<Metrics>) -> Router {
+    routes.layer(Observe { metrics })
 }
 
 /// People get the dashboard; programs get what Kafka REST clients ask to see if it is there.

@@ -20,6 +20,11 @@ impl Budget {
         Self { limit_bytes, taken_bytes: Arc::default(), gauge }
     }
 
+    /// Whether so much would find room at this moment.
+    pub(super) fn has_room(&self, n_bytes: usize) -> bool {
+        self.taken_bytes.load(Relaxed).checked_add(n_bytes).is_some_and(|sum| sum <= self.limit_bytes)
+    }
+
     /// Room for `n_bytes`, given back when the permit is dropped; None when there is none.
     pub(super) fn take(&self, n_bytes: usize) -> Option<Permit> {
         let mut permit = Permit { budget: self.clone(), n_bytes: 0 };
@@ -27,12 +32,17 @@ impl Budget {
     }
 }
 
-pub(super) struct Permit {
+/// Room in the budget, given back when this is dropped.
+pub struct Permit {
     budget: Budget,
     n_bytes: usize,
 }
 
 impl Permit {
+    pub(super) fn n_bytes(&self) -> usize {
+        self.n_bytes
+    }
+
     /// Takes room for `more_bytes`; false, and nothing taken, when there is none.
     pub(super) fn grow(&mut self, more_bytes: usize) -> bool {
         let limit = self.budget.limit_bytes;

@@ -1,5 +1,8 @@
 //! Reads a request's body whole: within its limit, within its time, within the budget, and
 //! without a copy when it came in one piece.
+//!
+//! Memory is paid for before it is taken, and not long before: who announces much and sends
+//! little must not hold the room of others.
 
 use std::time::Duration;
 
@@ -7,33 +10,95 @@ use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
-use tokio::time::timeout;
+use model::config::Config;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Doors, admission::Permit};
-use crate::error::KafkaError;
+use super::admission::{Budget, Permit};
+use crate::{error::KafkaError, metrics::Metrics, pace::Pace};
 
-/// The body, and the permit that has to live as long as it.
-pub(super) async fn read(doors: &Doors, headers: &HeaderMap, body: Body) -> Result<(Bytes, Permit), KafkaError> {
-    if !is_plain(headers) {
-        return Err(KafkaError::unsupported_media_type());
-    }
-    let max_bytes = doors.services.config.ingest.max_body_bytes;
-    let announced_bytes = body.size_hint().exact();
-    let first_bytes = match announced_bytes.map(usize::try_from) {
-        None => 0,
-        Some(Ok(n)) if n <= max_bytes => n,
-        Some(_) => return Err(KafkaError::body_too_large(max_bytes)),
-    };
-    let permit = doors.budget.take(first_bytes).ok_or_else(KafkaError::overloaded)?;
-    let within = Duration::from_millis(doors.services.config.server.body_timeout_ms);
-    let whole = async {
-        if announced_bytes.is_some() {
-            Ok((announced(body, first_bytes).await?, permit))
-        } else {
-            unannounced(body, max_bytes, permit).await
+/// A body of so many bytes is paid for at once, and one that is refused is thrown away as it comes,
+/// if it comes soon: a new connection would cost more.
+const SMALL_BYTES: usize = 64 << 10;
+const SOON: Duration = Duration::from_millis(50);
+
+/// How bodies are read: how large one may be, how long it may take, and the room for all.
+pub struct Bodies {
+    budget: Budget,
+    max_bytes: usize,
+    within: Duration,
+    pace: Pace,
+}
+
+impl Bodies {
+    pub fn new(config: &Config, metrics: &Metrics) -> Self {
+        Self {
+            budget: Budget::new(config.ingest.max_inflight_bytes, metrics.inflight_bytes.clone()),
+            max_bytes: config.ingest.max_body_bytes,
+            within: Duration::from_millis(config.server.body_timeout_ms),
+            pace: Pace::of(&config.server),
         }
-    };
-    timeout(within, whole).await.map_err(|_| KafkaError::body_timeout())?
+    }
+
+    /// The body, and the permit that has to live as long as it.
+    pub async fn read(&self, headers: &HeaderMap, body: Body) -> Result<(Bytes, Permit), KafkaError> {
+        if !is_plain(headers) {
+            return Err(KafkaError::unsupported_media_type());
+        }
+        let announced = match body.size_hint().exact().map(usize::try_from) {
+            None => None,
+            Some(Ok(n)) if n <= self.max_bytes => Some(n),
+            Some(_) => return Err(KafkaError::body_too_large(self.max_bytes)),
+        };
+        let Some(permit) = self.admit(announced.unwrap_or(0)) else {
+            let is_small = announced.is_some_and(|n| n <= SMALL_BYTES) && !headers.contains_key(header::EXPECT);
+            let is_gone = is_small && timeout(SOON, throw_away(body)).await.unwrap_or(false);
+            let refusal = KafkaError::overloaded();
+            return Err(if is_gone { refusal } else { refusal.closing() });
+        };
+        let mut arriving = Arriving { body, bodies: self, began: Instant::now(), n_bytes: 0 };
+        match arriving.next().await? {
+            None => Ok((Bytes::new(), permit)),
+            Some(whole) if announced == Some(whole.len()) && permit.n_bytes() >= whole.len() => Ok((whole, permit)),
+            Some(first) => self.collect(first, arriving, permit, announced.unwrap_or(self.max_bytes)).await,
+        }
+    }
+
+    /// None when there is no room for the whole of it now; what it needs first is taken.
+    fn admit(&self, n_bytes: usize) -> Option<Permit> {
+        if !self.budget.has_room(n_bytes) {
+            return None;
+        }
+        self.budget.take(n_bytes.min(SMALL_BYTES))
+    }
+
+    /// Puts the pieces together, in memory that doubles up to `most_bytes` and is paid for first.
+    async fn collect(
+        &self,
+        first: Bytes,
+        mut arriving: Arriving<'_>,
+        mut permit: Permit,
+        most_bytes: usize,
+    ) -> Result<(Bytes, Permit), KafkaError> {
+        let mut whole = BytesMut::new();
+        let mut piece = Some(first);
+        while let Some(data) = piece {
+            let needed = whole.len() + data.len();
+            if needed > self.max_bytes {
+                return Err(KafkaError::body_too_large(self.max_bytes));
+            }
+            let missing = needed.saturating_sub(permit.n_bytes());
+            let ahead = needed.saturating_mul(2).min(most_bytes).saturating_sub(permit.n_bytes());
+            if missing > 0 && !permit.grow(ahead) && !permit.grow(missing) {
+                return Err(KafkaError::overloaded().closing());
+            }
+            if needed > whole.capacity() {
+                whole.reserve(permit.n_bytes() - whole.len());
+            }
+            whole.extend_from_slice(&data);
+            piece = arriving.next().await?;
+        }
+        Ok((whole.freeze(), permit))
+    }
 }
 
 fn is_plain(headers: &HeaderMap) -> bool {
@@ -41,42 +106,38 @@ fn is_plain(headers: &HeaderMap) -> bool {
     encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
-/// A body of a known length, for which the permit was taken already.
-async fn announced(mut body: Body, n_bytes: usize) -> Result<Bytes, KafkaError> {
-    let Some(first) = next(&mut body).await? else { return Ok(Bytes::new()) };
-    if first.len() == n_bytes {
-        return Ok(first);
-    }
-    let mut whole = BytesMut::with_capacity(n_bytes);
-    whole.extend_from_slice(&first);
-    while let Some(data) = next(&mut body).await? {
-        whole.extend_from_slice(&data);
-    }
-    Ok(whole.freeze())
-}
-
-/// A body in chunks: each is paid for as it comes.
-async fn unannounced(mut body: Body, max_bytes: usize, mut permit: Permit) -> Result<(Bytes, Permit), KafkaError> {
-    let mut whole = BytesMut::new();
-    while let Some(data) = next(&mut body).await? {
-        if whole.len() + data.len() > max_bytes {
-            return Err(KafkaError::body_too_large(max_bytes));
-        }
-        if !permit.grow(data.len()) {
-            return Err(KafkaError::overloaded());
-        }
-        whole.extend_from_slice(&data);
-    }
-    Ok((whole.freeze(), permit))
-}
-
-/// The next piece of data; trailers are of no use here.
-async fn next(body: &mut Body) -> Result<Option<Bytes>, KafkaError> {
+/// Whether the body came to its end.
+async fn throw_away(mut body: Body) -> bool {
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|e| KafkaError::bad_request(format!("the request body broke off: {e}")))?;
-        if let Ok(data) = frame.into_data() {
-            return Ok(Some(data));
+        if frame.is_err() {
+            return false;
         }
     }
-    Ok(None)
+    true
+}
+
+/// A body under way.
+struct Arriving<'b> {
+    body: Body,
+    bodies: &'b Bodies,
+    began: Instant,
+    n_bytes: u64,
+}
+
+impl Arriving<'_> {
+    /// The next piece of data; trailers are of no use here.
+    async fn next(&mut self) -> Result<Option<Bytes>, KafkaError> {
+        let within = self.bodies.within;
+        let allowed = self.bodies.pace.allows(self.n_bytes).filter(|allowed| *allowed < within);
+        let deadline = self.began + allowed.unwrap_or(within);
+        let too_late = || if allowed.is_some() { KafkaError::body_too_slow() } else { KafkaError::body_timeout() };
+        while let Some(frame) = timeout_at(deadline, self.body.frame()).await.map_err(|_| too_late())? {
+            let frame = frame.map_err(|e| KafkaError::bad_request(format!("the request body broke off: {e}")))?;
+            if let Ok(data) = frame.into_data() {
+                self.n_bytes += data.len() as u64;
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
 }

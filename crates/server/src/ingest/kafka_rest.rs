@@ -23,7 +23,6 @@ use model::LogError;
 use super::{
     Doors,
     append::{self, Addressed, Appended},
-    body,
     topics::Topic,
 };
 use crate::{
@@ -88,14 +87,14 @@ impl Doors {
         }
         let format = Format::of(&head.headers, config.strict).ok_or_else(KafkaError::unsupported_media_type)?;
         // The permit is held until the records are in the log.
-        let (body, mut permit) = body::read(self, &head.headers, body).await?;
+        let (body, mut permit) = self.bodies.read(&head.headers, body).await?;
         let mut records = records::read(&body, format, config)?;
         // Many tiny records weigh more than their text.
         if !permit.grow(append::overhead_bytes(&records).saturating_sub(body.len())) {
             return Err(KafkaError::overloaded());
         }
-        let topic = self.topics.find_or_create(topic).await?;
-        address(&mut records, &topic, partition)?;
+        let highest = address(&mut records, partition)?;
+        let topic = self.topics.find_or_create(topic, highest).await?;
         let appended = append::append(&*self.services.log, &topic, records).await;
         self.settle(&topic, appended)
     }
@@ -123,18 +122,16 @@ impl Doors {
     }
 }
 
-/// A record's own partition goes before that of the path; both must exist.
-fn address(records: &mut [Addressed], topic: &Topic, of_path: Option<i64>) -> Result<(), KafkaError> {
+/// A record's own partition goes before that of the path. Returns the highest that is named, used
+/// or not: it has to exist.
+fn address(records: &mut [Addressed], of_path: Option<i64>) -> Result<Option<u32>, KafkaError> {
     let of_path = of_path.map(|p| u32::try_from(p).map_err(|_| KafkaError::partition_not_found())).transpose()?;
-    for named in std::iter::once(of_path).chain(records.iter().map(|r| r.partition)).flatten() {
-        if named >= topic.n_partitions {
-            return Err(KafkaError::partition_not_found());
-        }
-    }
+    let mut highest = of_path;
     for record in records {
+        highest = highest.max(record.partition);
         record.partition = record.partition.or(of_path);
     }
-    Ok(())
+    Ok(highest)
 }
 
 fn receipts(appended: &Appended) -> String {

@@ -58,11 +58,18 @@ impl Topics {
         Ok(self.look_up(&name).await?.0)
     }
 
-    /// The topic, created if it may be.
-    pub(super) async fn find_or_create(&self, name: &str) -> Result<Arc<Topic>, KafkaError> {
-        if let Some(topic) = self.remembered(name) {
-            return Ok(topic);
-        }
+    /// The topic, created if it may be. It has the partition `highest`, or the request is refused
+    /// and nothing is created.
+    pub(super) async fn find_or_create(&self, name: &str, highest: Option<u32>) -> Result<Arc<Topic>, KafkaError> {
+        let topic = match self.remembered(name) {
+            Some(topic) => topic,
+            None => self.look_up_or_create(name, highest).await?,
+        };
+        check_partition(highest, topic.n_partitions)?;
+        Ok(topic)
+    }
+
+    async fn look_up_or_create(&self, name: &str, highest: Option<u32>) -> Result<Arc<Topic>, KafkaError> {
         let name = name.parse().map_err(|e: InvalidTopicName| KafkaError::invalid_topic(e.to_string()))?;
         if let (Some(topic), _) = self.look_up(&name).await? {
             return Ok(topic);
@@ -73,7 +80,7 @@ impl Topics {
         let _creating = self.creating.lock().await;
         match self.look_up(&name).await? {
             (Some(topic), _) => Ok(topic),
-            (None, n_topics) => self.create(&name, n_topics).await,
+            (None, n_topics) => self.create(&name, n_topics, highest).await,
         }
     }
 
@@ -83,13 +90,14 @@ impl Topics {
         Ok((self.remember(&description, name), description.topics.len()))
     }
 
-    async fn create(&self, name: &TopicName, n_topics: usize) -> Result<Arc<Topic>, KafkaError> {
+    async fn create(&self, name: &TopicName, n_topics: usize, highest: Option<u32>) -> Result<Arc<Topic>, KafkaError> {
         let limit = self.config.max_topics;
         if n_topics >= limit {
             let message = format!("topic {name} was not created: there are {limit} already (ingest.max_topics)");
             return Err(KafkaError::invalid_topic(message));
         }
         let n_partitions = self.config.default_partitions.min(self.config.max_partitions_per_topic);
+        check_partition(highest, n_partitions)?;
         match self.log.create_topic(name, n_partitions).await {
             Ok(()) => info!(topic = %name, n_partitions, "created topic {name}, which a producer named"),
             // Another process shares this log.
@@ -112,5 +120,12 @@ impl Topics {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let topic = known.entry(name.clone()).or_insert_with(|| Arc::new(Topic::new(name.clone(), n_partitions)));
         Some(topic.clone())
+    }
+}
+
+fn check_partition(highest: Option<u32>, n_partitions: u32) -> Result<(), KafkaError> {
+    match highest {
+        Some(partition) if partition >= n_partitions => Err(KafkaError::partition_not_found()),
+        _ => Ok(()),
     }
 }

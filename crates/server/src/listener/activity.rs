@@ -16,17 +16,20 @@ use std::{
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
+
+use crate::pace::Pace;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) header: Duration,
     pub(super) idle: Duration,
+    pub(super) pace: Pace,
 }
 
 impl Limits {
     pub(super) fn shortest(self) -> Duration {
-        self.header.min(self.idle)
+        self.header.min(self.idle).min(self.pace.grace)
     }
 
     /// When to look again; None when the deadline is over. A phase that begins after this look
@@ -52,13 +55,20 @@ const BUSY: u8 = 2;
 const IDLE: u8 = 3;
 /// Our side is closed, the peer's is not: as long as a head may take.
 const CLOSING: u8 = 4;
+/// An answer fills what lies between us and the peer: no slower than the pace, and never
+/// without a byte for as long as a connection may idle.
+const SENDING: u8 = 5;
 
 pub(super) struct Activity {
     limits: Limits,
     opened: Instant,
     phase: AtomicU8,
-    /// When the phase began, in milliseconds after `opened`.
+    /// When the phase began; all times are in milliseconds after `opened`.
     since_ms: AtomicU64,
+    /// In `SENDING`: when the peer last took something, and how much it took since it began.
+    progress_ms: AtomicU64,
+    n_sent: AtomicU64,
+    give_way: Notify,
     /// The last request's body was not read to its end.
     body_is_open: AtomicBool,
 }
@@ -70,18 +80,41 @@ impl Activity {
             opened: Instant::now(),
             phase: AtomicU8::new(FRESH),
             since_ms: AtomicU64::new(0),
+            progress_ms: AtomicU64::new(0),
+            n_sent: AtomicU64::new(0),
+            give_way: Notify::new(),
             body_is_open: AtomicBool::new(false),
         }
     }
 
     /// When the connection is to be cut off, unless something happens on it before.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let limit = match self.phase.load(Relaxed) {
-            BUSY => return None,
-            IDLE => self.limits.idle,
-            _ => self.limits.header,
-        };
-        Some(self.opened + Duration::from_millis(self.since_ms.load(Relaxed)) + limit)
+        let since = self.at(&self.since_ms);
+        match self.phase.load(Relaxed) {
+            BUSY => None,
+            IDLE => Some(since + self.limits.idle),
+            SENDING => {
+                let progress_due = self.at(&self.progress_ms) + self.limits.idle;
+                let allowed = self.limits.pace.allows(self.n_sent.load(Relaxed));
+                Some(allowed.map_or(progress_due, |allowed| progress_due.min(since + allowed)))
+            }
+            _ => Some(since + self.limits.header),
+        }
+    }
+
+    /// Since when nothing would be lost with this connection: no request is being answered, and
+    /// no answer is on its way.
+    pub(super) fn expendable_since(&self) -> Option<Instant> {
+        matches!(self.phase.load(Relaxed), FRESH | HEAD | IDLE).then(|| self.at(&self.since_ms))
+    }
+
+    /// Asks the connection to end, if it can still be spared when it hears of it.
+    pub(super) fn ask_to_give_way(&self) {
+        self.give_way.notify_one();
+    }
+
+    pub(super) async fn asked_to_give_way(&self) {
+        self.give_way.notified().await;
     }
 
     pub(super) fn received(&self) {
@@ -90,8 +123,29 @@ impl Activity {
         }
     }
 
-    pub(super) fn sent(&self) {
+    pub(super) fn sent(&self, n_bytes: usize) {
+        match self.phase.load(Relaxed) {
+            IDLE => self.enter(IDLE),
+            SENDING => {
+                self.n_sent.fetch_add(n_bytes as u64, Relaxed);
+                self.progress_ms.store(self.now_ms(), Relaxed);
+            }
+            _ => {}
+        }
+    }
+
+    /// The peer takes no more for now.
+    pub(super) fn send_blocks(&self) {
         if self.phase.load(Relaxed) == IDLE {
+            self.n_sent.store(0, Relaxed);
+            self.progress_ms.store(self.now_ms(), Relaxed);
+            self.enter(SENDING);
+        }
+    }
+
+    /// All that was to be sent is on its way.
+    pub(super) fn flushed(&self) {
+        if self.phase.load(Relaxed) == SENDING {
             self.enter(IDLE);
         }
     }
@@ -121,8 +175,15 @@ impl Activity {
 
     fn enter(&self, phase: u8) {
         self.phase.store(phase, Relaxed);
-        let since_ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.since_ms.store(since_ms, Relaxed);
+        self.since_ms.store(self.now_ms(), Relaxed);
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn at(&self, milliseconds: &AtomicU64) -> Instant {
+        self.opened + Duration::from_millis(milliseconds.load(Relaxed))
     }
 }
 

@@ -34,6 +34,14 @@ impl Socket {
         Self { stream, activity, is_at_end: false, is_shut: false, lingers: false }
     }
 
+    fn tell_sent(&self, polled: &Poll<io::Result<usize>>) {
+        match polled {
+            Poll::Ready(Ok(n_bytes)) => self.activity.sent(*n_bytes),
+            Poll::Pending => self.activity.send_blocks(),
+            Poll::Ready(Err(_)) => {}
+        }
+    }
+
     /// Ready when closing the socket harms no answer.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut thrown_away = [0; 8192];
@@ -68,9 +76,9 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let n = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
-        self.activity.sent();
-        Poll::Ready(Ok(n))
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.tell_sent(&polled);
+        polled
     }
 
     fn poll_write_vectored(
@@ -78,16 +86,18 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let n = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
-        self.activity.sent();
-        Poll::Ready(Ok(n))
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.tell_sent(&polled);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
 
+    /// Called when the writer has nothing left to write.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.activity.flushed();
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

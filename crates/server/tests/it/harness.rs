@@ -253,6 +253,17 @@ impl Client {
         timeout(PATIENCE, sending).await.expect("the server cuts the connection off");
     }
 
+    /// Takes a few bytes at a time, and waits for more to have come than fits between the two.
+    pub(crate) async fn nibble_until_cut_off(&mut self) {
+        let nibbling = async {
+            let mut buffer = [0; 16];
+            while self.stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, nibbling).await.expect("the server cuts the connection off");
+    }
+
     /// The next answer to a request other than HEAD.
     pub(crate) async fn reply(&mut self) -> Reply {
         let mut reply = self.head().await;

@@ -470,6 +470,14 @@ async fn topics_are_created_within_limits_and_only_by_requests_that_make_sense()
             "{name}"
         );
     }
+    for (path, record) in
+        [("/topics/new/partitions/3", r#"{"value":1}"#), ("/topics/new", r#"{"value":1,"partition":3}"#)]
+    {
+        let server = Server::with(|config| config.ingest.default_partitions = 3).await;
+        let reply = server.post(path, JSON, format!(r#"{{"records":[{{"value":0}},{record}]}}"#)).await;
+        assert_eq!((reply.status, reply.body), (404, error(40402, "Partition not found.")), "{path}");
+        assert!(server.log.topic_names().is_empty(), "{path}");
+    }
     assert_eq!(server.log.topic_names(), ["a", "b"]);
     assert_eq!(server.get("/topics/a/partitions/2/offsets").await.status, 200);
 

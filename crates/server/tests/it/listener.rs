@@ -103,6 +103,43 @@ async fn a_body_that_does_not_arrive_in_time_is_answered_with_408() {
 }
 
 #[tokio::test]
+async fn a_body_that_arrives_too_slowly_is_answered_with_408() {
+    let server = Server::with(|config| {
+        config.server.body_timeout_ms = NEVER_MS;
+        config.server.min_rate_grace_ms = 50;
+    })
+    .await;
+    for framing in ["Content-Length: 1000", "Transfer-Encoding: chunked"] {
+        let mut client = server.connect().await;
+        let head = format!("POST /topics/pin HTTP/1.1\r\nContent-Type: {JSON}\r\n{framing}\r\n\r\n");
+        // As long as bytes come at all: each buys a thousandth of a second.
+        let sent = if framing.starts_with('C') { "{".to_owned() } else { "1\r\n{\r\n".to_owned() };
+        client.send(head + &sent).await;
+        let reply = client.reply().await;
+        let message = "the request body arrives too slowly (server.min_bytes_per_second)";
+        assert_eq!((reply.status, reply.body), (408, format!(r#"{{"error_code":408,"message":"{message}"}}"#)));
+        assert_eq!(reply.headers["connection"], "close");
+    }
+    assert!(server.log.topic_names().is_empty());
+}
+
+/// Long answers, of which the client takes a few bytes whenever there are any.
+#[tokio::test]
+async fn a_client_that_takes_answers_too_slowly_is_cut_off() {
+    let server = Server::with(|config| {
+        config.server.header_timeout_ms = NEVER_MS;
+        config.server.idle_timeout_ms = NEVER_MS;
+        config.server.min_rate_grace_ms = 50;
+        config.server.min_bytes_per_second = 1 << 40;
+    })
+    .await;
+    server.log.with_topic("pin", 5000);
+    let mut client = server.connect().await;
+    client.send("GET /topics/pin HTTP/1.1\r\n\r\n".repeat(50)).await;
+    client.nibble_until_cut_off().await;
+}
+
+#[tokio::test]
 async fn heads_have_limits() {
     let server = Server::with(|config| {
         config.server.max_header_bytes = 16384;
@@ -123,18 +160,49 @@ async fn heads_have_limits() {
 }
 
 #[tokio::test]
-async fn further_connections_wait_for_room() {
+async fn further_connections_wait_while_all_are_being_answered() {
     let server = Server::with(|config| config.server.max_connections = 1).await;
+    server.log.close_gate();
     let mut first = server.connect().await;
     first.send(post("/topics/pin", JSON, RECORD)).await;
-    assert_eq!(first.reply().await.status, 200);
+    server.log.append_at_gate().await;
     let mut second = server.connect().await;
     second.send(post("/topics/pin", JSON, RECORD)).await;
-    first.send(post("/topics/pin", JSON, RECORD)).await;
-    assert_eq!(first.reply().await.status, 200);
     assert!(second.has_nothing());
-    drop(first);
+    server.log.open_gate();
+    assert_eq!(first.reply().await.status, 200);
     assert_eq!(second.reply().await.status, 200);
+    // Its place was needed, and it had its answer.
+    assert_eq!(first.rest().await, "");
+}
+
+#[tokio::test]
+async fn those_who_only_wait_keep_nobody_out() {
+    let server = Server::with(|config| {
+        config.server.max_connections = 3;
+        config.server.header_timeout_ms = NEVER_MS;
+        config.server.idle_timeout_ms = NEVER_MS;
+    })
+    .await;
+    let (mut silent, mut half, mut kept) = (server.connect().await, server.connect().await, server.connect().await);
+    half.send("POST /topics/pin HTTP/1.1\r\n").await;
+    kept.send(post("/topics/pin", JSON, RECORD)).await;
+    assert_eq!(kept.reply().await.status, 200);
+    // Each newcomer takes the place of whoever has waited the longest.
+    let mut newcomers = Vec::new();
+    for _ in 0..3 {
+        let mut newcomer = server.connect().await;
+        newcomer.send(post("/topics/pin", JSON, RECORD)).await;
+        assert_eq!(newcomer.reply().await.status, 200);
+        newcomers.push(newcomer);
+    }
+    for gone in [&mut silent, &mut half, &mut kept] {
+        assert_eq!(gone.rest().await, "");
+    }
+    for newcomer in &mut newcomers {
+        newcomer.send(post("/topics/pin", JSON, RECORD)).await;
+        assert_eq!(newcomer.reply().await.status, 200);
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,9 @@ mod fakes;
 mod harness;
 
 mod api;
+mod hostile;
 mod kafka_rest;
 mod listener;
 mod metrics;
 mod orchestrator;
+mod overload;
