@@ -1,30 +1,67 @@
-//! `cargo xtask prove <claim>`: claims about the release binary that need other people's programs
-//! to check, which are fetched, and which not everybody has the runtime for. Hence apart from
-//! `test`; each ends with one line of figures, or fails at the first difference.
+//! `cargo xtask prove <claim>`: claims that take longer to check than a test may, or root, or
+//! other people's programs, which not everybody has the runtime for. Hence apart from `test`; each
+//! ends with one line of figures, or fails at the first difference.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand};
 
+mod inspect;
+
+mod disk_full;
+mod event_log;
 mod kafka_format;
+mod planted;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
     claim: Claim,
+}
+
+#[derive(Subcommand)]
+enum Claim {
+    /// Apache Kafka's own tools read the log's segments and indexes (needs Java and Maven).
+    KafkaFormat(Product),
+    /// A process that is killed under load loses no record that it acknowledged.
+    LogKill(Volume),
+    /// Nor does one whose file system loses power, also while it recovers (needs root).
+    LogPower(Volume),
+    /// Flipped bits, cut files and zeroed pages give the data or an error that names the range.
+    LogDamage(Volume),
+    /// On a full disk posts are refused, reads go on, and room alone mends it (needs root).
+    DiskFull(disk_full::Arguments),
+    /// Each bug in `xtask/planted` makes the test fail that its patch names.
+    Planted(planted::Arguments),
+}
+
+/// The product's binary.
+#[derive(Args)]
+struct Product {
     /// Run this binary instead of building one.
     #[arg(long)]
     binary: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Claim {
-    /// Apache Kafka's own tools read the log's segments and indexes (needs Java and Maven).
-    KafkaFormat,
+/// How much of a proof is run.
+#[derive(Args)]
+struct Volume {
+    /// How often; without it as often as the claim is stated for.
+    #[arg(long)]
+    count: Option<u64>,
+    /// What the run's randomness follows from.
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    match arguments.claim {
-        Claim::KafkaFormat => kafka_format::prove(arguments.binary.as_deref()),
+    match &arguments.claim {
+        Claim::KafkaFormat(product) => kafka_format::prove(product.binary.as_deref()),
+        Claim::LogKill(volume) => event_log::KILL.run(volume),
+        Claim::LogPower(volume) => event_log::POWER.run(volume),
+        Claim::LogDamage(volume) => event_log::DAMAGE.run(volume),
+        Claim::DiskFull(arguments) => disk_full::prove(arguments),
+        Claim::Planted(arguments) => planted::prove(arguments),
     }
 }

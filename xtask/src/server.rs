@@ -21,8 +21,10 @@ const ANNOUNCEMENT: &str = "listening on http://";
 
 pub(crate) struct Server {
     child: Child,
-    /// Its data, until this is dropped.
+    /// Its data.
     pub(crate) folder: PathBuf,
+    /// Whether the data goes with this.
+    owns_folder: bool,
     /// `host:port`.
     pub(crate) address: String,
 }
@@ -41,6 +43,13 @@ impl Server {
     pub(crate) fn start(binary: &Path, settings: &[(&str, &str)]) -> Result<Self> {
         let folder = workspace::target_folder()?.join(format!("data-{}", std::process::id()));
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let mut server = Self::start_in(folder, binary, settings)?;
+        server.owns_folder = true;
+        Ok(server)
+    }
+
+    /// In a folder that stays.
+    pub(crate) fn start_in(folder: PathBuf, binary: &Path, settings: &[(&str, &str)]) -> Result<Self> {
         let mut command = Command::new(binary);
         command.envs(settings.iter().copied()).arg("up").arg("--data").arg(&folder).args(["--listen", "127.0.0.1:0"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -53,7 +62,7 @@ impl Server {
             move || watch(stdout, &found)
         });
         thread::spawn(move || watch(stderr, &found));
-        let mut server = Self { child, folder, address: String::new() };
+        let mut server = Self { child, folder, owns_folder: false, address: String::new() };
         server.address = announced.recv_timeout(START).context("the server did not say where it listens")?;
         Ok(server)
     }
@@ -90,10 +99,12 @@ fn address_in(line: &str) -> Option<&str> {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Its data is thrown away, so that it need not stop in good order. It may have already.
+        // Nobody needs it any more, so that it need not stop in good order. It may have already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.folder);
+        if self.owns_folder {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod ledger;
 mod lifecycle;
 mod power;
 mod power_cut;
+mod rot;
 mod sim;
 mod support;
 mod volume;
