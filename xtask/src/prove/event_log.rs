@@ -16,7 +16,7 @@ pub(super) struct Proof {
 }
 
 pub(super) const KILL: Proof =
-    Proof { name: "log-kill", test: "kill::a_killed_process_loses_nothing_that_it_acknowledged", count: 1200 };
+    Proof { name: "log-kill", test: "kill::a_killed_process_loses_nothing_that_it_acknowledged", count: 2000 };
 
 pub(super) const POWER: Proof = Proof {
     name: "log-power",

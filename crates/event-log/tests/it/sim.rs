@@ -96,9 +96,18 @@ impl Sim {
         let mut names = state.durable_names.clone();
         let dirs: BTreeSet<_> =
             state.names.keys().chain(names.keys()).filter_map(|p| p.parent()).map(Path::to_owned).collect();
-        for dir in dirs.iter().filter(|_| random.coin()) {
-            names.retain(|path, _| path.parent() != Some(dir));
-            names.extend(state.names.iter().filter(|(p, _)| p.parent() == Some(dir)).map(|(p, n)| (p.clone(), *n)));
+        for dir in dirs {
+            // Of a folder's changed names: all, none, or any.
+            let mode = random.below(4);
+            let changed = state.names.keys().chain(state.durable_names.keys()).filter(|p| p.parent() == Some(&dir));
+            for path in changed {
+                if mode == 0 || mode == 1 && random.coin() {
+                    match state.names.get(path) {
+                        Some(named) => names.insert(path.clone(), *named),
+                        None => names.remove(path),
+                    };
+                }
+            }
         }
         // What a lost folder held is lost with it.
         let lost: Vec<_> = names
