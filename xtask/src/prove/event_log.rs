@@ -27,6 +27,9 @@ pub(super) const POWER: Proof = Proof {
 pub(super) const DAMAGE: Proof =
     Proof { name: "log-damage", test: "rot::rotten_files_give_the_data_or_name_the_range", count: 10_000 };
 
+pub(super) const MODEL: Proof =
+    Proof { name: "log-model", test: "model_based::any_order_of_steps_keeps_what_the_model_keeps", count: 20_000 };
+
 impl Proof {
     /// In the release profile, as the product is.
     pub(super) fn run(&self, volume: &Volume) -> Result<()> {

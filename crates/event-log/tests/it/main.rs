@@ -9,6 +9,7 @@ mod faults;
 mod kill;
 mod ledger;
 mod lifecycle;
+mod model_based;
 mod power;
 mod power_cut;
 mod rot;

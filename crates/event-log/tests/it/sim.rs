@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, ErrorKind, IoSlice},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
 };
 
 use event_log::fs::{Access, Entry, File, FileSystem, Lock};
@@ -53,6 +53,30 @@ struct State {
     power_fails_at: Option<u64>,
     fail: Option<(Call, u64, ErrorKind)>,
     capacity_bytes: Option<usize>,
+    gate: Arc<Gate>,
+}
+
+/// Where syncs wait while the device takes its time.
+#[derive(Default)]
+struct Gate {
+    held: Mutex<Held>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Held {
+    is_closed: bool,
+    n_waiting: usize,
+}
+
+impl Gate {
+    fn pass(&self) {
+        let mut held = self.held.lock().unwrap();
+        held.n_waiting += 1;
+        self.changed.notify_all();
+        held = self.changed.wait_while(held, |held| held.is_closed).unwrap();
+        held.n_waiting -= 1;
+    }
 }
 
 impl Sim {
@@ -77,6 +101,28 @@ impl Sim {
 
     pub(crate) fn fault_is_pending(&self) -> bool {
         self.lock().fail.is_some()
+    }
+
+    /// Syncs of data take until they are let go.
+    pub(crate) fn hold_syncs(&self) {
+        self.gate().held.lock().unwrap().is_closed = true;
+    }
+
+    /// Blocks until a sync is held.
+    pub(crate) fn wait_for_a_held_sync(&self) {
+        let gate = self.gate();
+        let held = gate.held.lock().unwrap();
+        drop(gate.changed.wait_while(held, |held| held.n_waiting == 0).unwrap());
+    }
+
+    pub(crate) fn let_syncs_go(&self) {
+        let gate = self.gate();
+        gate.held.lock().unwrap().is_closed = false;
+        gate.changed.notify_all();
+    }
+
+    fn gate(&self) -> Arc<Gate> {
+        Arc::clone(&self.lock().gate)
     }
 
     /// How much all files together may hold.
@@ -384,6 +430,8 @@ impl File for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        let gate = Arc::clone(&self.state.lock().unwrap().gate);
+        gate.pass();
         let synced = self.change(Call::SyncData, Inode::sync);
         let mut state = self.state.lock().unwrap();
         if synced.is_err() && state.reading().is_ok() {
