@@ -30,6 +30,9 @@ enum Claim {
     LogPower(Volume),
     /// Flipped bits, cut files and zeroed pages give the data or an error that names the range.
     LogDamage(Volume),
+    /// A file system that forgets what was not synced, cut at every change and again at every
+    /// change of the recovery that follows.
+    LogCuts(Volume),
     /// Appends, reads, trims, failing calls and starts after crashes, in any order, as in a model.
     LogModel(Volume),
     /// On a full disk posts are refused, reads go on, and room alone mends it (needs root).
@@ -63,6 +66,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Claim::LogKill(volume) => event_log::KILL.run(volume),
         Claim::LogPower(volume) => event_log::POWER.run(volume),
         Claim::LogDamage(volume) => event_log::DAMAGE.run(volume),
+        Claim::LogCuts(volume) => event_log::CUTS.run(volume),
         Claim::LogModel(volume) => event_log::MODEL.run(volume),
         Claim::DiskFull(arguments) => disk_full::prove(arguments),
         Claim::Planted(arguments) => planted::prove(arguments),

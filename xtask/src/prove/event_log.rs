@@ -27,6 +27,10 @@ pub(super) const POWER: Proof = Proof {
 pub(super) const DAMAGE: Proof =
     Proof { name: "log-damage", test: "rot::rotten_files_give_the_data_or_name_the_range", count: 10_000 };
 
+/// Its count bounds the second cuts after each first one, and is more than a recovery makes changes.
+pub(super) const CUTS: Proof =
+    Proof { name: "log-cuts", test: "power::a_power_cut_at_any_moment_loses_nothing_acknowledged", count: 100 };
+
 pub(super) const MODEL: Proof =
     Proof { name: "log-model", test: "model_based::any_order_of_steps_keeps_what_the_model_keeps", count: 20_000 };
 
