@@ -113,6 +113,8 @@ impl Tester {
             };
         }
         limited.args(arguments).current_dir(&self.copy.root).env("CARGO_TARGET_DIR", &self.target);
+        // Nobody debugs these, and each bug is a build.
+        limited.env("CARGO_PROFILE_DEV_DEBUG", "0");
         limited.env("CORKBOARD_PYTHON", &self.python).env("PYTHONDONTWRITEBYTECODE", "1");
         limited
     }
