@@ -9,7 +9,10 @@ use model::{EventLog, LogError, Offset, Record, config::LogConfig};
 
 use crate::{
     sim::{Call, Sim},
-    support::{MAX_RECORD_BYTES, check_all, create_t, fill, open_on, partition, range, records, small},
+    support::{
+        MAX_RECORD_BYTES, check_all, check_content, create_t, fill, open_on, partition, range, read_over_damage,
+        record, records, small,
+    },
 };
 
 const DIR: &str = "/data/log";
@@ -74,6 +77,26 @@ async fn a_failed_sync_leaves_the_outcome_unknown() {
     assert_eq!(check_all(&log, &t).await.end, Offset(50));
     fill(&log, &t, 10, 100).await;
     assert_eq!(check_all(&log, &t).await.end, Offset(100));
+}
+
+/// A device that fails one sync may have lost more than that: what is wrong on it is named before
+/// anything else is acknowledged, although memory still shows it whole.
+#[tokio::test]
+async fn after_a_failed_sync_the_segment_is_read_again_from_the_device() {
+    let sim = Sim::new();
+    let log = open_on(Arc::clone(&sim) as _, Path::new(DIR)).unwrap();
+    let t = create_t(&log).await;
+    fill(&log, &t, 10, 50).await;
+    let value = record(25).value.unwrap();
+    sim.spoil_on_device(&Path::new(DIR).join("t-0/00000000000000000000.log"), &value);
+    assert_eq!(check_all(&log, &t).await.end, Offset(50));
+
+    sim.fail(Call::SyncData, 1, ErrorKind::Other);
+    log.append(&t, records(50..60)).await.expect_err("its sync failed");
+    assert_eq!(log.append(&t, records(50..60)).await.unwrap(), range(&t, 50, 60));
+    let reading = read_over_damage(&log, &t).await;
+    check_content(&reading);
+    assert_eq!(reading.corrupt, [(20, 30)]);
 }
 
 /// After a failed sync the pages look clean: neither a new process nor its own sync may take

@@ -191,6 +191,15 @@ impl Sim {
         edited
     }
 
+    /// Flips a bit where the device has `content`; memory still shows what was written.
+    pub(crate) fn spoil_on_device(&self, path: &Path, content: &[u8]) {
+        let mut state = self.lock();
+        let Some(Named::File(inode)) = state.names.get(path).copied() else { panic!("no file {}", path.display()) };
+        let durable = &mut state.inodes[inode].durable;
+        let at = durable.windows(content.len()).position(|found| found == content).expect("it was synced");
+        durable[at] ^= 1;
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }

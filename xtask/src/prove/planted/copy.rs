@@ -2,7 +2,7 @@
 //! planted one at a time.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -14,11 +14,17 @@ use crate::{process, workspace};
 
 pub(super) struct Copy {
     pub(super) root: PathBuf,
+    /// Held as long as this: another run would change the same files.
+    _lock: File,
 }
 
 impl Copy {
     /// At the same place each time, so that cargo knows it again.
     pub(super) fn make(root: &Path) -> Result<Self> {
+        let above = root.parent().context("the copy lies in a folder")?;
+        fs::create_dir_all(above).with_context(|| format!("create {}", above.display()))?;
+        let lock = File::create(above.join("lock")).context("open the lock of the copy")?;
+        lock.lock().context("wait for another run to end")?;
         if root.exists() {
             fs::remove_dir_all(root).with_context(|| format!("remove {}", root.display()))?;
         }
@@ -33,7 +39,7 @@ impl Copy {
                 fs::copy(&from, &to).with_context(|| format!("copy {}", from.display()))?;
             }
         }
-        Ok(Self { root: root.to_owned() })
+        Ok(Self { root: root.to_owned(), _lock: lock })
     }
 
     /// The bug is in the copy until what this gives is dropped.
