@@ -166,3 +166,39 @@ async fn a_group_cut_short_in_the_middle_is_not_called_corrupt() {
     }
     assert!(ends.len() > 3 && ends.first() == Some(&50) && ends.last() == Some(&(50 + n)), "{ends:?}");
 }
+
+/// No segment was begun since the mark's file was made, whose name would be synced with that one's.
+#[tokio::test]
+async fn a_trim_in_the_first_segment_survives_a_power_cut() {
+    let sim = Sim::new();
+    let log = open_on(Arc::clone(&sim) as _, Path::new(DIR)).unwrap();
+    let t = create_t(&log).await;
+    fill(&log, &t, 10, 30).await;
+    log.trim(&t, Offset(15)).await.unwrap();
+    for seed in 0..20 {
+        let log = open_on(sim.after_power_cut(seed), Path::new(DIR)).unwrap();
+        let bounds = check_all(&log, &t).await;
+        assert_eq!((bounds.start, bounds.end), (Offset(15), Offset(30)), "seed {seed}");
+    }
+}
+
+/// On a disk that is nearly full nothing is allocated ahead, so that no cut tells recovery that
+/// something was under way: what it finds whole may still be in memory only.
+#[tokio::test]
+async fn a_tail_that_fills_its_file_is_synced_before_it_is_shown() {
+    let sim = Sim::new();
+    let log = open_on(Arc::clone(&sim) as _, Path::new(DIR)).unwrap();
+    let t = create_t(&log).await;
+    sim.set_capacity(Some(sim.used_bytes() + 12_000));
+    fill(&log, &t, 10, 20).await;
+    // The file is enlarged, written, and the process dies before it is synced.
+    sim.power_fails_at(sim.n_changes() + 3);
+    log.append(&t, records(20..30)).await.expect_err("it was never synced");
+    let sim = sim.after_kill();
+    let log = open_on(Arc::clone(&sim) as _, Path::new(DIR)).unwrap();
+    assert_eq!(check_all(&log, &t).await.end, Offset(30), "it came through whole");
+    for seed in 0..20 {
+        let log = open_on(sim.after_power_cut(seed), Path::new(DIR)).unwrap();
+        assert_eq!(check_all(&log, &t).await.end, Offset(30), "what was shown stays; seed {seed}");
+    }
+}
