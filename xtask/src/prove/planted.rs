@@ -19,13 +19,13 @@ use verdict::Verdict;
 
 const FOLDER: &str = "xtask/planted";
 /// A bug may make a test wait for ever.
-const LIMIT_SECONDS: &str = "1800";
+const LIMIT_SECONDS: &str = "600";
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Only bugs whose name contains this.
+    /// Only bugs whose name contains this; may be given several times.
     #[arg(long)]
-    only: Option<String>,
+    only: Vec<String>,
     /// Say which bugs there are, and do nothing.
     #[arg(long)]
     list: bool,
@@ -33,7 +33,7 @@ pub(super) struct Arguments {
 
 pub(super) fn prove(arguments: &Arguments) -> Result<()> {
     let mut bugs = Bug::read_all(&crate::workspace::root().join(FOLDER))?;
-    bugs.retain(|bug| arguments.only.as_ref().is_none_or(|part| bug.name.contains(part)));
+    bugs.retain(|bug| arguments.only.is_empty() || arguments.only.iter().any(|part| bug.name.contains(part)));
     ensure!(!bugs.is_empty(), "there is no such bug in {FOLDER}");
     if arguments.list {
         for bug in &bugs {
@@ -96,27 +96,30 @@ impl Tester {
             Some(at) => arguments.split_at(at),
             None => (arguments, &[][..]),
         };
-        let built = self.cargo(to_cargo).arg("--no-run").output().context("start cargo")?;
+        let cargo = crate::workspace::cargo();
+        let mut build = Command::new(cargo.get_program());
+        self.prepare(&mut build, &cargo).args(["test", "--no-run"]).args(to_cargo);
+        let built = build.output().context("start cargo")?;
         ensure!(built.status.success(), "it does not build:\n{}", String::from_utf8_lossy(&built.stderr));
-        let output = self.cargo(to_cargo).args(to_tests).output().context("start cargo")?;
+        let mut test = Command::new("timeout");
+        test.args(["--kill-after=10", LIMIT_SECONDS]).arg(cargo.get_program());
+        self.prepare(&mut test, &cargo).args(["test", "--no-fail-fast"]).args(to_cargo).args(to_tests);
+        let output = test.output().context("start cargo below `timeout`")?;
         Verdict::read(&String::from_utf8_lossy(&output.stdout), output.status)
     }
 
-    fn cargo(&self, arguments: &[String]) -> Command {
-        let cargo = crate::workspace::cargo();
-        let mut limited = Command::new("timeout");
-        limited.args(["--kill-after=10", LIMIT_SECONDS]).arg(cargo.get_program()).args(["test", "--no-fail-fast"]);
+    /// As the workspace's cargo, but in the copy.
+    fn prepare<'c>(&self, command: &'c mut Command, cargo: &Command) -> &'c mut Command {
         for (name, value) in cargo.get_envs() {
             match value {
-                Some(value) => limited.env(name, value),
-                None => limited.env_remove(name),
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
             };
         }
-        limited.args(arguments).current_dir(&self.copy.root).env("CARGO_TARGET_DIR", &self.target);
+        command.current_dir(&self.copy.root).env("CARGO_TARGET_DIR", &self.target);
         // Nobody debugs these, and each bug is a build.
-        limited.env("CARGO_PROFILE_DEV_DEBUG", "0");
-        limited.env("CORKBOARD_PYTHON", &self.python).env("PYTHONDONTWRITEBYTECODE", "1");
-        limited
+        command.env("CARGO_PROFILE_DEV_DEBUG", "0");
+        command.env("CORKBOARD_PYTHON", &self.python).env("PYTHONDONTWRITEBYTECODE", "1")
     }
 }
 

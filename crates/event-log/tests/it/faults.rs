@@ -151,18 +151,13 @@ async fn a_slow_sync_delays_the_acknowledgement_and_nothing_else() {
     create_t(&*log).await;
     fill(&*log, &t, 10, 50).await;
 
-    sim.hold_syncs();
+    let held = sim.hold_syncs();
     let append = |numbers| {
         let (log, t) = (Arc::clone(&log), t.clone());
         tokio::spawn(async move { log.append(&t, records(numbers)).await })
     };
     let slow = append(50..60);
-    tokio::task::spawn_blocking({
-        let sim = Arc::clone(&sim);
-        move || sim.wait_for_a_held_sync()
-    })
-    .await
-    .unwrap();
+    tokio::task::block_in_place(|| held.wait_for_one());
     assert!(!slow.is_finished(), "what is not synced is not acknowledged");
     assert_eq!(check_all(&*log, &t).await.end, Offset(50), "nor shown, and reading goes on");
     let almost_all = || vec![Record::of_value(vec![b'x'; 4000]); 4];
@@ -172,7 +167,7 @@ async fn a_slow_sync_delays_the_acknowledgement_and_nothing_else() {
         "what is being written takes room until it is stored: {refused:?}"
     );
 
-    sim.let_syncs_go();
+    drop(held);
     assert_eq!(slow.await.unwrap().unwrap(), range(&t, 50, 60));
     assert_eq!(check_all(&*log, &t).await.end, Offset(60));
     assert_eq!(log.append(&t, almost_all()).await.unwrap(), range(&t, 60, 64), "there is room again");

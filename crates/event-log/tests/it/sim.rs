@@ -79,6 +79,24 @@ impl Gate {
     }
 }
 
+/// Lets them go when dropped, also by a test that fails.
+pub(crate) struct HeldSyncs(Arc<Gate>);
+
+impl HeldSyncs {
+    /// Blocks until there is one.
+    pub(crate) fn wait_for_one(&self) {
+        let held = self.0.held.lock().unwrap();
+        drop(self.0.changed.wait_while(held, |held| held.n_waiting == 0).unwrap());
+    }
+}
+
+impl Drop for HeldSyncs {
+    fn drop(&mut self) {
+        self.0.held.lock().unwrap().is_closed = false;
+        self.0.changed.notify_all();
+    }
+}
+
 impl Sim {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self::default())
@@ -103,26 +121,11 @@ impl Sim {
         self.lock().fail.is_some()
     }
 
-    /// Syncs of data take until they are let go.
-    pub(crate) fn hold_syncs(&self) {
-        self.gate().held.lock().unwrap().is_closed = true;
-    }
-
-    /// Blocks until a sync is held.
-    pub(crate) fn wait_for_a_held_sync(&self) {
-        let gate = self.gate();
-        let held = gate.held.lock().unwrap();
-        drop(gate.changed.wait_while(held, |held| held.n_waiting == 0).unwrap());
-    }
-
-    pub(crate) fn let_syncs_go(&self) {
-        let gate = self.gate();
-        gate.held.lock().unwrap().is_closed = false;
-        gate.changed.notify_all();
-    }
-
-    fn gate(&self) -> Arc<Gate> {
-        Arc::clone(&self.lock().gate)
+    /// Syncs of data take until what this gives is dropped.
+    pub(crate) fn hold_syncs(&self) -> HeldSyncs {
+        let gate = Arc::clone(&self.lock().gate);
+        gate.held.lock().unwrap().is_closed = true;
+        HeldSyncs(gate)
     }
 
     /// How much all files together may hold.
