@@ -1,5 +1,8 @@
 //! `meta.json`: the log's identity and its topics, replaced as a whole and atomically. A topic
 //! exists when it stands here; whether the last close was orderly stands here too.
+//!
+//! One digit that changed on the disk could hide partitions or make another log of this one; hence
+//! a checksum.
 
 use std::{
     collections::BTreeMap,
@@ -31,6 +34,16 @@ pub(crate) struct Meta {
     pub(crate) topics: BTreeMap<TopicName, u32>,
 }
 
+/// What stands in the file.
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    #[serde(flatten)]
+    meta: Meta,
+    /// CRC-32C of the rest as compact JSON; folders of before it was introduced have none.
+    #[serde(default)]
+    checksum: Option<u32>,
+}
+
 /// All that is sure to be readable in a file of any version.
 #[derive(Deserialize)]
 struct AnyVersion {
@@ -54,18 +67,29 @@ impl Meta {
             Ok(None) => return Ok(None),
             Err(source) => return Err(OpenError::Io { what: format!("cannot read {}", path.display()), source }),
         };
-        let damaged = |e: serde_json::Error| OpenError::DamagedMeta { path: path.clone(), problem: e.to_string() };
-        let AnyVersion { format_version } = serde_json::from_slice(&text).map_err(damaged)?;
+        let damaged = |problem: String| OpenError::DamagedMeta { path: path.clone(), problem };
+        let no_meta = |e: serde_json::Error| damaged(e.to_string());
+        let AnyVersion { format_version } = serde_json::from_slice(&text).map_err(no_meta)?;
         if format_version > FORMAT_VERSION {
             return Err(OpenError::NewerFormat { dir: dir.to_owned(), found: format_version });
         }
-        serde_json::from_slice(&text).map(Some).map_err(damaged)
+        let Sealed { meta, checksum } = serde_json::from_slice(&text).map_err(no_meta)?;
+        let actual = meta.checksum().map_err(no_meta)?;
+        match checksum {
+            Some(written) if written != actual => Err(damaged(format!("its checksum is {actual}, not {written}"))),
+            _ => Ok(Some(meta)),
+        }
     }
 
     pub(crate) fn write(&self, fs: &dyn FileSystem, dir: &Path) -> io::Result<()> {
-        let mut text = serde_json::to_vec_pretty(self)?;
+        let sealed = Sealed { meta: self.clone(), checksum: Some(self.checksum()?) };
+        let mut text = serde_json::to_vec_pretty(&sealed)?;
         text.push(b'\n');
         fs::write_atomically(fs, &path(dir), &text)
+    }
+
+    fn checksum(&self) -> serde_json::Result<u32> {
+        Ok(crc32c::crc32c(&serde_json::to_vec(self)?))
     }
 }
 

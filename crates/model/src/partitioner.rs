@@ -52,5 +52,20 @@ mod tests {
         for (data, expected) in vectors {
             assert_eq!(murmur2(data) as i32, expected, "{data:?}");
         }
+        // Bytes are unsigned, also the last ones of a key. From another client, kafka-python.
+        for (data, expected) in [("é".as_bytes(), 186_971_271), (&[0xff, 0x80, 0xfe], 957_058_525)] {
+            assert_eq!(murmur2(data) as i32, expected, "{data:?}");
+        }
+    }
+
+    /// From another client, kafka-python; the hashes of the first two are negative.
+    #[test]
+    fn keys_go_where_kafka_puts_them() {
+        for (key, of_3, of_12, of_256) in
+            [("foobar", 0, 6, 190), ("21", 0, 0, 236), ("abc", 0, 3, 27), ("é", 0, 3, 135), ("ключ", 2, 8, 112)]
+        {
+            let found = [1, 3, 12, 256].map(|n_partitions| partition_of_key(key.as_bytes(), n_partitions));
+            assert_eq!(found, [0, of_3, of_12, of_256], "{key}");
+        }
     }
 }

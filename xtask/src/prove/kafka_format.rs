@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use super::inspect;
 use crate::{cache, process, server};
 
 const TOOLS: &str = "tests/reference/kafka/pom.xml";
@@ -34,7 +35,9 @@ pub(super) fn prove(binary: Option<&Path>) -> Result<()> {
     ensure!(partitions.len() == 3, "a post is a record in each of three topics, not in {}", partitions.len());
     for folder in &partitions {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        let expected = records_by_corkboard(&binary, &server.folder, &name)?;
+        let shown = inspect::records(&binary, &server.folder, &name)?;
+        let read = |record| Record::shown(record).with_context(|| format!("Corkboard shows {record}"));
+        let expected = shown.iter().map(read).collect::<Result<Vec<_>>>()?;
         ensure!(expected.len() as u64 == N_POSTS, "{name} holds {} records, not {N_POSTS}", expected.len());
         check(&tools, folder, &expected, &mut figures).with_context(|| format!("in partition {name}"))?;
     }
@@ -110,23 +113,6 @@ struct Record {
     offset: u64,
     timestamp_ms: i64,
     value: String,
-}
-
-fn records_by_corkboard(binary: &Path, data: &Path, partition: &str) -> Result<Vec<Record>> {
-    let mut records = Vec::new();
-    loop {
-        // It shows what one read gives, which may be less than was asked for.
-        let mut inspect = Command::new(binary);
-        inspect.args(["inspect", "records", partition, "--format", "json", "--data"]).arg(data);
-        inspect.args(["--count", &N_POSTS.to_string(), "--from", &records.len().to_string()]);
-        let shown: Vec<Value> = serde_json::from_str(&process::output(&mut inspect)?)?;
-        if shown.is_empty() {
-            return Ok(records);
-        }
-        for record in &shown {
-            records.push(Record::shown(record).with_context(|| format!("Corkboard shows {record}"))?);
-        }
-    }
 }
 
 impl Record {

@@ -299,36 +299,4 @@ proptest! {
             Ok(())
         })?;
     }
-
-    #[test]
-    fn appends_restarts_and_power_cuts_in_any_order_keep_everything(
-        steps in prop::collection::vec((0..130u64, 0..5u8, any::<u64>()), 1..12),
-    ) {
-        let dir = Path::new("/log");
-        let mut sim = Sim::new();
-        runtime().block_on(async {
-            let mut log = open_on(Arc::clone(&sim) as _, dir).unwrap();
-            let t = create_t(&log).await;
-            let mut end = 0;
-            for (n, then, seed) in steps {
-                end = log.append(&t, records(end..end + n)).await.unwrap().end.0;
-                if then == 1 {
-                    log.trim(&t, Offset(end / 2)).await.unwrap();
-                }
-                if then == 2 {
-                    log.close().await.unwrap();
-                }
-                if then == 3 {
-                    sim = sim.after_power_cut(seed);
-                }
-                if then >= 2 {
-                    drop(log);
-                    log = open_on(Arc::clone(&sim) as _, dir).unwrap();
-                }
-                let bounds = check_all(&log, &t).await;
-                prop_assert_eq!(bounds.end, Offset(end));
-            }
-            Ok(())
-        })?;
-    }
 }

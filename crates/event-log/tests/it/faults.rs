@@ -3,11 +3,16 @@
 
 use std::{io::ErrorKind, path::Path, sync::Arc};
 
-use model::{EventLog, LogError, Offset};
+use event_log::EmbeddedLog;
+use futures::FutureExt;
+use model::{EventLog, LogError, Offset, Record, config::LogConfig};
 
 use crate::{
     sim::{Call, Sim},
-    support::{check_all, create_t, fill, open_on, partition, records},
+    support::{
+        MAX_RECORD_BYTES, check_all, check_content, create_t, fill, open_on, partition, range, read_over_damage,
+        record, records, small,
+    },
 };
 
 const DIR: &str = "/data/log";
@@ -74,6 +79,26 @@ async fn a_failed_sync_leaves_the_outcome_unknown() {
     assert_eq!(check_all(&log, &t).await.end, Offset(100));
 }
 
+/// A device that fails one sync may have lost more than that: what is wrong on it is named before
+/// anything else is acknowledged, although memory still shows it whole.
+#[tokio::test]
+async fn after_a_failed_sync_the_segment_is_read_again_from_the_device() {
+    let sim = Sim::new();
+    let log = open_on(Arc::clone(&sim) as _, Path::new(DIR)).unwrap();
+    let t = create_t(&log).await;
+    fill(&log, &t, 10, 50).await;
+    let value = record(25).value.unwrap();
+    sim.spoil_on_device(&Path::new(DIR).join("t-0/00000000000000000000.log"), &value);
+    assert_eq!(check_all(&log, &t).await.end, Offset(50));
+
+    sim.fail(Call::SyncData, 1, ErrorKind::Other);
+    log.append(&t, records(50..60)).await.expect_err("its sync failed");
+    assert_eq!(log.append(&t, records(50..60)).await.unwrap(), range(&t, 50, 60));
+    let reading = read_over_damage(&log, &t).await;
+    check_content(&reading);
+    assert_eq!(reading.corrupt, [(20, 30)]);
+}
+
 /// After a failed sync the pages look clean: neither a new process nor its own sync may take
 /// them for durable.
 #[tokio::test]
@@ -114,6 +139,38 @@ async fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
         sim.set_capacity(None);
         end = log.append(&t, records(end..end + 7)).await.expect("there is room again").end.0;
     }
+}
+
+/// A device that takes its time makes those wait whose records it has, and nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_sync_delays_the_acknowledgement_and_nothing_else() {
+    let sim = Sim::new();
+    let config = LogConfig { max_queue_bytes: 16 << 10, ..small() };
+    let log = EmbeddedLog::open_on(Arc::clone(&sim) as _, Path::new(DIR), &config, MAX_RECORD_BYTES).unwrap();
+    let (log, t) = (Arc::new(log), partition("t-0"));
+    create_t(&*log).await;
+    fill(&*log, &t, 10, 50).await;
+
+    let held = sim.hold_syncs();
+    let append = |numbers| {
+        let (log, t) = (Arc::clone(&log), t.clone());
+        tokio::spawn(async move { log.append(&t, records(numbers)).await })
+    };
+    let slow = append(50..60);
+    tokio::task::block_in_place(|| held.wait_for_one());
+    assert!(!slow.is_finished(), "what is not synced is not acknowledged");
+    assert_eq!(check_all(&*log, &t).await.end, Offset(50), "nor shown, and reading goes on");
+    let almost_all = || vec![Record::of_value(vec![b'x'; 4000]); 4];
+    let refused = log.append(&t, almost_all()).now_or_never();
+    assert!(
+        matches!(refused, Some(Err(LogError::Unavailable { outcome_unknown: false, .. }))),
+        "what is being written takes room until it is stored: {refused:?}"
+    );
+
+    drop(held);
+    assert_eq!(slow.await.unwrap().unwrap(), range(&t, 50, 60));
+    assert_eq!(check_all(&*log, &t).await.end, Offset(60));
+    assert_eq!(log.append(&t, almost_all()).await.unwrap(), range(&t, 60, 64), "there is room again");
 }
 
 #[tokio::test]

@@ -96,6 +96,23 @@ async fn what_is_missing_is_named_and_never_made_up() {
     assert!(matches!(open(), Some(OpenError::MissingPartition { .. })));
 }
 
+/// Folders written before `meta.json` had a checksum are read as they are, and get one.
+#[tokio::test]
+async fn a_folder_without_a_checksum_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let t = create_t(&log).await;
+    fill(&log, &t, 10, 30).await;
+    log.close().await.unwrap();
+    let path = dir.path().join("meta.json");
+    let mut meta: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert!(meta.as_object_mut().unwrap().remove("checksum").is_some());
+    fs::write(&path, meta.to_string()).unwrap();
+    let log = open(dir.path());
+    assert_eq!(check_all(&log, &t).await.end, Offset(30));
+    assert!(fs::read_to_string(&path).unwrap().contains("checksum"));
+}
+
 #[test]
 fn settings_that_the_format_cannot_hold_are_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, ErrorKind, IoSlice},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
 };
 
 use event_log::fs::{Access, Entry, File, FileSystem, Lock};
@@ -53,6 +53,48 @@ struct State {
     power_fails_at: Option<u64>,
     fail: Option<(Call, u64, ErrorKind)>,
     capacity_bytes: Option<usize>,
+    gate: Arc<Gate>,
+}
+
+/// Where syncs wait while the device takes its time.
+#[derive(Default)]
+struct Gate {
+    held: Mutex<Held>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Held {
+    is_closed: bool,
+    n_waiting: usize,
+}
+
+impl Gate {
+    fn pass(&self) {
+        let mut held = self.held.lock().unwrap();
+        held.n_waiting += 1;
+        self.changed.notify_all();
+        held = self.changed.wait_while(held, |held| held.is_closed).unwrap();
+        held.n_waiting -= 1;
+    }
+}
+
+/// Lets them go when dropped, also by a test that fails.
+pub(crate) struct HeldSyncs(Arc<Gate>);
+
+impl HeldSyncs {
+    /// Blocks until there is one.
+    pub(crate) fn wait_for_one(&self) {
+        let held = self.0.held.lock().unwrap();
+        drop(self.0.changed.wait_while(held, |held| held.n_waiting == 0).unwrap());
+    }
+}
+
+impl Drop for HeldSyncs {
+    fn drop(&mut self) {
+        self.0.held.lock().unwrap().is_closed = false;
+        self.0.changed.notify_all();
+    }
 }
 
 impl Sim {
@@ -79,6 +121,13 @@ impl Sim {
         self.lock().fail.is_some()
     }
 
+    /// Syncs of data take until what this gives is dropped.
+    pub(crate) fn hold_syncs(&self) -> HeldSyncs {
+        let gate = Arc::clone(&self.lock().gate);
+        gate.held.lock().unwrap().is_closed = true;
+        HeldSyncs(gate)
+    }
+
     /// How much all files together may hold.
     pub(crate) fn set_capacity(&self, bytes: Option<usize>) {
         self.lock().capacity_bytes = bytes;
@@ -96,9 +145,18 @@ impl Sim {
         let mut names = state.durable_names.clone();
         let dirs: BTreeSet<_> =
             state.names.keys().chain(names.keys()).filter_map(|p| p.parent()).map(Path::to_owned).collect();
-        for dir in dirs.iter().filter(|_| random.coin()) {
-            names.retain(|path, _| path.parent() != Some(dir));
-            names.extend(state.names.iter().filter(|(p, _)| p.parent() == Some(dir)).map(|(p, n)| (p.clone(), *n)));
+        for dir in dirs {
+            // Of a folder's changed names: all, none, or any.
+            let mode = random.below(4);
+            let changed = state.names.keys().chain(state.durable_names.keys()).filter(|p| p.parent() == Some(&dir));
+            for path in changed {
+                if mode == 0 || mode == 1 && random.coin() {
+                    match state.names.get(path) {
+                        Some(named) => names.insert(path.clone(), *named),
+                        None => names.remove(path),
+                    };
+                }
+            }
         }
         // What a lost folder held is lost with it.
         let lost: Vec<_> = names
@@ -134,6 +192,15 @@ impl Sim {
         let edited = act(&mut inode.cached);
         inode.durable.clone_from(&inode.cached);
         edited
+    }
+
+    /// Flips a bit where the device has `content`; memory still shows what was written.
+    pub(crate) fn spoil_on_device(&self, path: &Path, content: &[u8]) {
+        let mut state = self.lock();
+        let Some(Named::File(inode)) = state.names.get(path).copied() else { panic!("no file {}", path.display()) };
+        let durable = &mut state.inodes[inode].durable;
+        let at = durable.windows(content.len()).position(|found| found == content).expect("it was synced");
+        durable[at] ^= 1;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -375,6 +442,8 @@ impl File for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        let gate = Arc::clone(&self.state.lock().unwrap().gate);
+        gate.pass();
         let synced = self.change(Call::SyncData, Inode::sync);
         let mut state = self.state.lock().unwrap();
         if synced.is_err() && state.reading().is_ok() {

@@ -445,7 +445,9 @@ async fn many_tiny_records_are_weighed_by_what_they_take_in_memory() {
     let body = |n: usize| format!(r#"{{"records":[{}{{}}]}}"#, "{},".repeat(n - 1));
     let reply = server.produce("pin", body(500)).await;
     assert_eq!(reply.status, 503, "{}", reply.body);
+    assert_eq!(server.log.topic_names(), Vec::<String>::new(), "nothing of it was accepted");
     assert_eq!(server.produce("pin", body(10)).await.status, 200);
+    assert_eq!(server.log.records("pin", 0).len(), 10);
 }
 
 #[tokio::test]
