@@ -23,10 +23,11 @@ use crate::{
     pipeline,
     posts::Producer,
     process::Server,
+    random::Random,
 };
 
 /// Small segments, objects, micro-batches and periods: many of each in one round.
-const BUSY: &str = "
+pub(crate) const BUSY: &str = "
 [ingest]
 default_partitions = 2
 max_record_bytes = 4096
@@ -188,19 +189,6 @@ fn boundary(answer: &Value) -> String {
     let mut boundary = answer.clone();
     boundary["rows"].take();
     boundary.to_string()
-}
-
-/// SplitMix64: the same kills in every run, as far as the machine lets them be.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
 }
 
 #[test]
