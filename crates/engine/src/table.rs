@@ -29,7 +29,7 @@ use deltalake_core::{
     kernel::{
         Action, Add, StructType, Transaction, Version,
         engine::arrow_conversion::{TryFromArrow, TryIntoArrow},
-        transaction::{CommitBuilder, CommitProperties},
+        transaction::{CommitBuilder, CommitProperties, TransactionError},
     },
     operations::{create::CreateBuilder, get_num_idx_cols_and_stats_columns},
     protocol::{DeltaOperation, SaveMode},
@@ -486,6 +486,16 @@ const FLOOR: &str = ":floor";
 /// Whether another writer's commit was in the way, so that a new look may help.
 fn is_conflict(error: &DeltaTableError) -> bool {
     matches!(error, DeltaTableError::Transaction { .. } | DeltaTableError::VersionAlreadyExists(_))
+}
+
+/// Whether work on a table as it was came to nothing because of another writer's commit, and
+/// nothing else.
+pub fn was_in_the_way(error: &anyhow::Error) -> bool {
+    use TransactionError::{CommitConflict, MaxCommitAttempts, VersionAlreadyExists};
+    error.chain().any(|cause| {
+        let Some(DeltaTableError::Transaction { source }) = cause.downcast_ref() else { return false };
+        matches!(source, CommitConflict(_) | MaxCommitAttempts(_) | VersionAlreadyExists(_))
+    })
 }
 
 fn app_id(log: Uuid, partition: &TopicPartition, kind: &str) -> String {
