@@ -257,7 +257,13 @@ impl Table {
     /// Brings the table up to its newest version.
     pub async fn refresh(&mut self) -> Result<()> {
         let path = self.path.clone();
-        self.delta.update_state().await.with_context(|| {
+        let read = match self.delta.update_state().await {
+            // Another writer may have cleaned the Delta log under the reader; there is a newer
+            // checkpoint now.
+            Err(_) => self.delta.update_state().await,
+            read => read,
+        };
+        read.with_context(|| {
             format!("table {path} cannot be read: it is damaged or written by a newer program; restore it, or move it away and run `corkboard batch run`")
         })
     }

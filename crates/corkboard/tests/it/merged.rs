@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// Vacuum deletes while the loop runs, but nothing that a question or a run still reads.
-const SETTINGS: &str = "vacuum_retention_ms = 5000";
+const SETTINGS: &str = "vacuum_retention_ms = 20000";
 
 const N_PRODUCERS: u64 = 3;
 /// Kills on one folder; the next ones begin with an empty one.
@@ -111,6 +111,7 @@ fn prove(plan: &Plan) -> Figures {
         let n_kills = KILLS_PER_FOLDER.min(plan.n_kills - figures.n_kills);
         let round = Random(random.below(u64::MAX));
         Folder::begin(plan.has_power_cuts, round, &mut figures, &mut reference).run(n_kills);
+        eprintln!("{} of {} kills", figures.n_kills, plan.n_kills);
     }
     figures
 }
