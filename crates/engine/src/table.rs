@@ -147,7 +147,7 @@ impl Tables {
             (DEFINITION, def.definition.clone()),
             (LOG, def.log.to_string()),
             ("delta.checkpointInterval", self.config.checkpoint_commits.max(1).to_string()),
-            ("delta.logRetentionDuration", interval(self.config.vacuum_retention_ms)),
+            ("delta.logRetentionDuration", interval(self.config.commit_retention_ms)),
             ("delta.deletedFileRetentionDuration", interval(self.config.vacuum_retention_ms)),
         ];
         let properties = properties.into_iter().map(|(k, v)| (k.to_owned(), Some(v)));

@@ -174,9 +174,8 @@ impl Ledger {
     }
 }
 
-/// Whether the batch layer, the real-time layer and the tail have a part in the answer.
-fn layers_of(client: &mut Client) -> [bool; 3] {
-    let answer = client.json("/api/views/posts_per_category");
+/// Whether the batch layer, the real-time layer and the tail have a part in an answer.
+pub(crate) fn layers_of(answer: &Value) -> [bool; 3] {
     let through = |layer: &str| -> u64 {
         let offsets = answer[layer].as_object().unwrap();
         offsets.values().filter_map(Value::as_u64).sum()
@@ -225,7 +224,7 @@ fn twelve_kills_lose_nothing_and_count_nothing_twice() {
             server = start();
             let mut client = server.client();
             ledger.assert_in(&mut client);
-            layers.insert(layers_of(&mut client));
+            layers.insert(layers_of(&client.json("/api/views/posts_per_category")));
         }
         producers.iter().for_each(|p| p.send(server.address).unwrap());
         ledger.wait_for_more(20);

@@ -135,7 +135,7 @@ async fn forgetting_rows_keeps_the_checkpoint_and_moves_the_floor() {
 #[tokio::test]
 async fn a_table_whose_log_was_cleaned_meanwhile_is_read_on() {
     let store = store::Store::in_memory();
-    let config = MaintainConfig { checkpoint_commits: 2, vacuum_retention_ms: 1, ..Config::defaults().maintain };
+    let config = MaintainConfig { checkpoint_commits: 2, commit_retention_ms: 1, ..Config::defaults().maintain };
     let harness = Delta { tables: Tables::new(&store, &config).unwrap(), ..Delta::in_store(&store, None) };
     let mut sink = conformance::Harness::open(&harness).await;
     sink.commit(conformance::batch(&[("a-0", 0, 1)])).await.unwrap();

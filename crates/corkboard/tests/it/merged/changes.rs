@@ -130,11 +130,8 @@ impl Definitions {
 
     /// Makes one change, or takes one back.
     pub(super) fn change(&mut self, random: &mut Random) {
-        match CHANGES.get(random.below(CHANGES.len() as u64 + 1) as usize) {
-            Some(_) if random.one_in(8) => self.deduplicate(random),
-            Some(change) => self.toggle(change),
-            None => self.deduplicate(random),
-        }
+        let n = random.below(CHANGES.len() as u64 + 1) as usize;
+        if n < CHANGES.len() { self.toggle(n) } else { self.deduplicate(random) }
     }
 
     fn deduplicate(&mut self, random: &mut Random) {
@@ -147,9 +144,8 @@ impl Definitions {
         self.dedup = next;
     }
 
-    fn toggle(&mut self, change: &Change) {
-        let n = CHANGES.iter().position(|c| c.edits == change.edits).unwrap();
-        for (file, before, after) in change.edits {
+    fn toggle(&mut self, n: usize) {
+        for (file, before, after) in CHANGES[n].edits {
             let (from, to) = if self.is_made[n] { (after, before) } else { (before, after) };
             pipeline::edit(&self.folder.join(file), from, to);
         }
