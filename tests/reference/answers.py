@@ -61,10 +61,10 @@ QUESTIONS = {
 BY_YEAR_FIRST = "median_follower_count_per_post_year_and_age_group"
 
 
-def answer_all(connection):
+def answer_all(connection, questions=QUESTIONS):
     """`{view: [row, ...]}`, rows in the order in which the view shows them."""
     answers = {}
-    for view, sql in QUESTIONS.items():
+    for view, sql in questions.items():
         rows = [list(row) for row in connection.sql(sql).fetchall()]
         if view == BY_YEAR_FIRST:
             rows.sort(key=lambda row: (row[1], row[0]))

@@ -180,14 +180,24 @@ def stream_of(topic):
     return None
 
 
-def clean(records, dedup="key"):
+def clean(records, dedup="key", rules=()):
     """A DuckDB connection with the clean tables. `records` yields (topic, partition, offset,
-    line) per stream name; `dedup` is `off`, `exact` or `key`."""
+    line) per stream name; `dedup` is `off`, `exact` or `key`. `rules` are (stream, SELECT …
+    FROM clean) pairs by which definitions differ from the default ones. Rows that are left out
+    stand in `pin_rejected` and so on, by their positions."""
     connection = duckdb.connect()
     for stream, columns in COLUMNS.items():
         connection.register(f"raw_{stream}", raw_table(columns, records[stream]))
         required = "ind IS NOT NULL AND unique_id IS NOT NULL" if stream == "pin" else "ind IS NOT NULL"
-        connection.execute(f'CREATE TABLE "{stream}" AS SELECT * FROM ({CLEAN[stream]}) WHERE {required}')
+        rows = f"SELECT * FROM ({CLEAN[stream]}) WHERE {required}"
+        for _, rule in (rule for rule in rules if rule[0] == stream):
+            rows = f"WITH clean AS ({rows}) {rule}"
+        connection.execute(f'CREATE TABLE "{stream}" AS {rows}')
+        position = ", ".join(POSITION)
+        connection.execute(
+            f"""CREATE TABLE {stream}_rejected AS
+            SELECT {position} FROM raw_{stream} EXCEPT SELECT {position} FROM "{stream}" """
+        )
         deduplicate(connection, stream, dedup)
     return connection
 

@@ -13,6 +13,7 @@ mod disk_full;
 mod event_log;
 mod fuzz;
 mod kafka_format;
+mod long_form;
 mod overload;
 mod planted;
 
@@ -45,6 +46,17 @@ enum Claim {
     DiskFull(disk_full::Arguments),
     /// Each bug in `xtask/planted` makes the test fail that its patch names.
     Planted(planted::Arguments),
+    /// Merged answers are DuckDB's over everything acknowledged, however often the pipeline dies.
+    Merged {
+        #[command(flatten)]
+        arguments: long_form::Arguments,
+        /// Cut the power of its disk instead of killing the process (needs root and ext4).
+        #[arg(long)]
+        power: bool,
+    },
+    /// Eight writers and two speed layers commit through a store that fails; nothing is lost or
+    /// doubled.
+    Sinks(long_form::Arguments),
 }
 
 /// The product's binary.
@@ -78,5 +90,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Claim::LogModel(volume) => event_log::MODEL.run(volume),
         Claim::DiskFull(arguments) => disk_full::prove(arguments),
         Claim::Planted(arguments) => planted::prove(arguments),
+        Claim::Merged { arguments, power } => long_form::merged(arguments, *power),
+        Claim::Sinks(arguments) => long_form::sinks(arguments),
     }
 }

@@ -1,5 +1,5 @@
 //! Upkeep of tables and log: compact, vacuum, trim. Each is a task; none of them changes what
-//! any question is answered.
+//! any question is answered. Where a layer's commit is in the way, the layer goes first.
 
 use std::{collections::BTreeMap, num::NonZeroU64, path::PathBuf, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::{
     landing::Landing,
     session::{self, Joins},
     store::Store,
-    table::{Table, Tables},
+    table::{self, Table, Tables},
 };
 
 /// A file that no commit names is a dead writer's once it is older than any run takes.
@@ -61,6 +61,16 @@ fn stream_tables(definitions: &Definitions) -> Vec<String> {
     names.flat_map(|name| [format!("batch/{name}"), format!("realtime/{name}")]).collect()
 }
 
+/// Notes why a table could not be dealt with. That a layer committed meanwhile is no trouble: the
+/// next run comes by again.
+fn note(troubles: &mut Vec<String>, table: &str, error: &anyhow::Error) {
+    if table::was_in_the_way(error) {
+        tracing::info!(table, "a layer committed meanwhile: the next run deals with the table");
+    } else {
+        troubles.push(format!("table {table}: {error:#}"));
+    }
+}
+
 /// What was done for the others is done; the error tells of the rest.
 fn finish(report: Report, troubles: &[String]) -> Result<Report> {
     ensure!(troubles.is_empty(), "{}", troubles.join("; "));
@@ -95,7 +105,7 @@ impl Task for Compact {
                 continue;
             }
             if let Err(e) = self.compact(&table, target, &mut report).await {
-                troubles.push(format!("table {path}: {e:#}"));
+                note(&mut troubles, &path, &e);
             }
         }
         finish(report, &troubles)
@@ -148,7 +158,7 @@ impl Task for Vacuum {
                     report.did_work = true;
                     report.add("n_files_removed", n_removed);
                 }
-                Err(e) => troubles.push(format!("table {path}: {e:#}")),
+                Err(e) => note(&mut troubles, &path, &e),
             }
         }
         report.add("n_manifests_removed", manifest::prune(&self.tables, N_MANIFESTS).await?);
@@ -202,7 +212,7 @@ impl Task for Trim {
                         Ok(at) => at,
                         // Its records stay in the log; the others' need not.
                         Err(e) => {
-                            troubles.push(format!("{name}: {e:#}"));
+                            note(&mut troubles, &format!("realtime/{name}"), &e);
                             (none.clone(), none)
                         }
                     };
@@ -247,7 +257,7 @@ impl Trim {
         let below: BTreeMap<TopicPartition, Offset> = partitions.iter().filter_map(has_rows_below).collect();
         let (n_files, _) = realtime.files()?;
         if !below.is_empty() && n_files > 0 {
-            let n_rows = realtime.forget_below(log, &below).await.with_context(|| format!("realtime/{name}"))?;
+            let n_rows = realtime.forget_below(log, &below).await?;
             report.did_work |= n_rows > 0;
             report.add("n_rows_forgotten", n_rows);
         }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use async_trait::async_trait;
 use datafusion::{
     arrow::{array::RecordBatch, datatypes::SchemaRef},
@@ -365,10 +365,10 @@ impl Serving {
     }
 
     /// Looks at the layers of one relation until their ranges are adjacent.
-    async fn look(&self, state: &StreamState, layers: &Mutex<Layers>, look: Look<'_>) -> Result<Moment> {
+    async fn look(&self, state: &StreamState, layers: &Mutex<Layers>, look: Look<'_>) -> Result<Moment, QueryError> {
         let (log, partitions) = match &self.log {
             Some(log) => {
-                let description = log.describe().await?;
+                let description = log.describe().await.map_err(anyhow::Error::from)?;
                 let takes = |p: &TopicPartition| state.cleaning.stream().takes(p.topic.as_str());
                 (description.id, description.partitions().filter(takes).collect::<Vec<_>>())
             }
@@ -380,12 +380,12 @@ impl Serving {
                 return Ok(moment);
             }
         }
-        bail!(
+        Err(QueryError::Failed(anyhow::anyhow!(
             "the ranges of {} and {} are not adjacent: ask again; if this goes on, the batch table was set back, and \
              `corkboard batch run` brings it up to where it was",
             layers.batch.path,
             layers.realtime.path
-        )
+        )))
     }
 
     /// How far the tables reach now; None if another definition made one of them.
@@ -433,19 +433,15 @@ impl Serving {
         log: LogId,
         partitions: &[TopicPartition],
         look: Look<'_>,
-    ) -> Result<Option<Moment>> {
+    ) -> Result<Option<Moment>, QueryError> {
         let Look { context, kind, scope } = look;
-        let mut moment = Moment {
-            parts: Parts::default(),
-            batch_through: BTreeMap::new(),
-            realtime_through: BTreeMap::new(),
-            tail_through: BTreeMap::new(),
-            batch_age_ms: None,
-            realtime_age_ms: None,
-            complete: true,
-        };
+        let mut moment = Moment::empty();
         let mut batch_at = Checkpoint::start_of(log);
+        let is_current = |table: &Table| table.definition() == Some(state.cleaning.definition());
         if let Some(table) = layers.batch.at_its_newest(&self.tables).await? {
+            if scope != Scope::Realtime && !is_current(table) {
+                return self.look_at_log_alone(state, partitions, look).await.map(Some);
+            }
             batch_at = table.checkpoint(log, partitions).await?;
             moment.batch_age_ms = table.age_ms().await;
             if scope != Scope::Realtime {
@@ -457,7 +453,8 @@ impl Serving {
             return Ok(Some(moment));
         };
         let mut realtime_at = Checkpoint::start_of(log);
-        if let Some(table) = layers.realtime.at_its_newest(&self.tables).await? {
+        // Until the speed layer makes it anew, a table of another definition holds nothing.
+        if let Some(table) = layers.realtime.at_its_newest(&self.tables).await?.filter(|t| is_current(t)) {
             realtime_at = table.checkpoint(log, partitions).await?;
             let floors = table.floors(log, partitions).await?;
             // Its rows below a floor are gone because the batch table has them: look again.
@@ -475,20 +472,54 @@ impl Serving {
             let mut from = batch_at.next_of(partition).max(realtime_at.next_of(partition));
             if from == Offset::ZERO {
                 // No table has any of it; the log may have been trimmed since tables were lost.
-                from = event_log.bounds(partition).await?.start;
+                from = event_log.bounds(partition).await.map_err(anyhow::Error::from)?.start;
                 moment.complete &= from == Offset::ZERO;
             }
             moment.realtime_through.insert(partition.clone(), from);
             let read = match tail.read(event_log.as_ref(), partition, from, kind.into()).await {
                 Ok(read) => read,
                 Err(e) if moved_on(&e) => return Ok(None),
-                Err(e) => return Err(e),
+                Err(e) => return Err(e.into()),
             };
             moment.complete &= read.is_complete;
             moment.tail_through.insert(partition.clone(), read.through);
             moment.parts.tail.extend(read.batches);
         }
         Ok(Some(moment))
+    }
+
+    /// One relation whose batch table another definition made. The real-time table goes on where
+    /// that one ends, so the log has to answer alone, as long as it reaches back to its start.
+    async fn look_at_log_alone(
+        &self,
+        state: &StreamState,
+        partitions: &[TopicPartition],
+        look: Look<'_>,
+    ) -> Result<Moment, QueryError> {
+        let outdated = || {
+            QueryError::Unavailable(format!(
+                "the definition of stream {} is not the one that its batch table was made by: run `corkboard batch \
+                 run`, which makes it anew",
+                state.cleaning.stream().name
+            ))
+        };
+        let Some(event_log) = self.log.as_ref().filter(|_| look.scope != Scope::Batch) else { return Err(outdated()) };
+        let mut moment = Moment::empty();
+        let mut tail = state.tail.lock().await;
+        for partition in partitions {
+            match tail.read(event_log.as_ref(), partition, Offset::ZERO, look.kind.into()).await {
+                Ok(read) if read.is_complete => {
+                    moment.realtime_through.insert(partition.clone(), Offset::ZERO);
+                    moment.tail_through.insert(partition.clone(), read.through);
+                    moment.parts.tail.extend(read.batches);
+                }
+                // Trimmed, or more than is read for one answer.
+                Ok(_) => return Err(outdated()),
+                Err(e) if moved_on(&e) => return Err(outdated()),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(moment)
     }
 
     /// Whether a real-time table that begins above the batch table leaves nothing out: there
@@ -546,6 +577,18 @@ fn rejects_view(table: &str) -> ViewDef {
 }
 
 impl Moment {
+    fn empty() -> Self {
+        Self {
+            parts: Parts::default(),
+            batch_through: BTreeMap::new(),
+            realtime_through: BTreeMap::new(),
+            tail_through: BTreeMap::new(),
+            batch_age_ms: None,
+            realtime_age_ms: None,
+            complete: true,
+        }
+    }
+
     /// Adds to the boundary of an answer how far its parts reach.
     fn tell(&self, boundary: &mut Boundary) {
         boundary.batch_through.extend(self.batch_through.clone());

@@ -29,7 +29,7 @@ use deltalake_core::{
     kernel::{
         Action, Add, StructType, Transaction, Version,
         engine::arrow_conversion::{TryFromArrow, TryIntoArrow},
-        transaction::{CommitBuilder, CommitProperties},
+        transaction::{CommitBuilder, CommitProperties, TransactionError},
     },
     operations::{create::CreateBuilder, get_num_idx_cols_and_stats_columns},
     protocol::{DeltaOperation, SaveMode},
@@ -147,7 +147,7 @@ impl Tables {
             (DEFINITION, def.definition.clone()),
             (LOG, def.log.to_string()),
             ("delta.checkpointInterval", self.config.checkpoint_commits.max(1).to_string()),
-            ("delta.logRetentionDuration", interval(self.config.vacuum_retention_ms)),
+            ("delta.logRetentionDuration", interval(self.config.commit_retention_ms)),
             ("delta.deletedFileRetentionDuration", interval(self.config.vacuum_retention_ms)),
         ];
         let properties = properties.into_iter().map(|(k, v)| (k.to_owned(), Some(v)));
@@ -262,7 +262,13 @@ impl Table {
     /// Brings the table up to its newest version.
     pub async fn refresh(&mut self) -> Result<()> {
         let path = self.path.clone();
-        self.delta.update_state().await.with_context(|| {
+        let read = match self.delta.update_state().await {
+            // Another writer may have cleaned the Delta log under the reader; there is a newer
+            // checkpoint now.
+            Err(_) => self.delta.update_state().await,
+            read => read,
+        };
+        read.with_context(|| {
             format!("table {path} cannot be read: it is damaged or written by a newer program; restore it, or move it away and run `corkboard batch run`")
         })
     }
@@ -484,6 +490,16 @@ const FLOOR: &str = ":floor";
 /// Whether another writer's commit was in the way, so that a new look may help.
 fn is_conflict(error: &DeltaTableError) -> bool {
     matches!(error, DeltaTableError::Transaction { .. } | DeltaTableError::VersionAlreadyExists(_))
+}
+
+/// Whether work on a table as it was came to nothing because of another writer's commit, and
+/// nothing else.
+pub fn was_in_the_way(error: &anyhow::Error) -> bool {
+    use TransactionError::{CommitConflict, MaxCommitAttempts, VersionAlreadyExists};
+    error.chain().any(|cause| {
+        let Some(DeltaTableError::Transaction { source }) = cause.downcast_ref() else { return false };
+        matches!(source, CommitConflict(_) | MaxCommitAttempts(_) | VersionAlreadyExists(_))
+    })
 }
 
 fn app_id(log: Uuid, partition: &TopicPartition, kind: &str) -> String {

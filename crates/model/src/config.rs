@@ -123,6 +123,7 @@ pub struct MaintainConfig {
     pub compact_target_bytes: u64,
     pub checkpoint_commits: u64,
     pub vacuum_retention_ms: u64,
+    pub commit_retention_ms: u64,
 }
 
 /// When a task runs.

@@ -45,15 +45,17 @@ pub(crate) fn over_tables(tables: &Path) -> Answers {
 }
 
 fn all(mut ask: impl FnMut(&str) -> Value) -> Answers {
-    let rows = |view: &str, columns: &[&str], objects: Value| {
-        let row = |object: &Value| {
-            let object = object.as_object().unwrap();
-            assert_eq!(object.len(), columns.len(), "{view}: {object:?}");
-            columns.iter().map(|c| object.get(*c).unwrap_or_else(|| panic!("{view} has no {c}")).clone()).collect()
-        };
-        Value::Array(objects.as_array().unwrap().iter().map(row).collect())
+    VIEWS.iter().map(|(view, columns)| ((*view).to_owned(), rows(view, columns, &ask(view)))).collect()
+}
+
+/// A view's rows, which are objects with these columns, as arrays.
+pub(crate) fn rows(view: &str, columns: &[&str], objects: &Value) -> Value {
+    let row = |object: &Value| {
+        let object = object.as_object().unwrap();
+        assert_eq!(object.len(), columns.len(), "{view}: {object:?}");
+        columns.iter().map(|c| object.get(*c).unwrap_or_else(|| panic!("{view} has no {c}")).clone()).collect()
     };
-    VIEWS.iter().map(|(view, columns)| ((*view).to_owned(), rows(view, columns, ask(view)))).collect()
+    Value::Array(objects.as_array().unwrap().iter().map(row).collect())
 }
 
 /// Every expected view has exactly these rows, in this order.

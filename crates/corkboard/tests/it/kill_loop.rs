@@ -23,10 +23,11 @@ use crate::{
     pipeline,
     posts::Producer,
     process::Server,
+    random::Random,
 };
 
 /// Small segments, objects, micro-batches and periods: many of each in one round.
-const BUSY: &str = "
+pub(crate) const BUSY: &str = "
 [ingest]
 default_partitions = 2
 max_record_bytes = 4096
@@ -173,9 +174,8 @@ impl Ledger {
     }
 }
 
-/// Whether the batch layer, the real-time layer and the tail have a part in the answer.
-fn layers_of(client: &mut Client) -> [bool; 3] {
-    let answer = client.json("/api/views/posts_per_category");
+/// Whether the batch layer, the real-time layer and the tail have a part in an answer.
+pub(crate) fn layers_of(answer: &Value) -> [bool; 3] {
     let through = |layer: &str| -> u64 {
         let offsets = answer[layer].as_object().unwrap();
         offsets.values().filter_map(Value::as_u64).sum()
@@ -188,19 +188,6 @@ fn boundary(answer: &Value) -> String {
     let mut boundary = answer.clone();
     boundary["rows"].take();
     boundary.to_string()
-}
-
-/// SplitMix64: the same kills in every run, as far as the machine lets them be.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
 }
 
 #[test]
@@ -237,7 +224,7 @@ fn twelve_kills_lose_nothing_and_count_nothing_twice() {
             server = start();
             let mut client = server.client();
             ledger.assert_in(&mut client);
-            layers.insert(layers_of(&mut client));
+            layers.insert(layers_of(&client.json("/api/views/posts_per_category")));
         }
         producers.iter().for_each(|p| p.send(server.address).unwrap());
         ledger.wait_for_more(20);

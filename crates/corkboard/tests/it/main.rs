@@ -1,7 +1,7 @@
 //! The binary's integration tests: the program as its users start it, over its command line
 //! and its sockets, and the emulator against a server of its own.
 //!
-//! `http`, `process`, `pipeline`, `answers` and `posts` are what the tests are written with.
+//! `http`, `process`, `pipeline`, `answers`, `posts` and `random` are what the tests are written with.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,6 +14,8 @@ mod pipeline;
 mod answers;
 
 mod posts;
+
+mod random;
 
 mod bad_input;
 
@@ -28,3 +30,5 @@ mod generated;
 mod golden;
 
 mod kill_loop;
+
+mod merged;

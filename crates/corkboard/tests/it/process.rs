@@ -157,6 +157,10 @@ impl Server {
         Client::new(self.address)
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(mut self) {
         self.process.child.kill().unwrap();

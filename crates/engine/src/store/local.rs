@@ -223,6 +223,9 @@ impl Folder {
         let touched: HashSet<PathBuf> = results.iter().flatten().filter_map(parent).collect();
         for folder in touched {
             let Err(error) = durable_fs::sync_folder(&folder) else { continue };
+            if error.kind() == ErrorKind::NotFound {
+                continue;
+            }
             for result in &mut results {
                 if result.as_ref().is_ok_and(|l| parent(l).as_deref() == Some(&folder)) {
                     let error = io::Error::new(error.kind(), error.to_string());
@@ -236,8 +239,12 @@ impl Folder {
     fn unlink(&self, location: Path) -> Result<Path> {
         let path = self.path_of(&location)?;
         self.refuse_links(path.parent().unwrap_or(&self.root))?;
-        durable_fs::unlink(&path).map_err(|e| failed("cannot delete", &path, e))?;
-        Ok(location)
+        match durable_fs::unlink(&path) {
+            // Someone else has deleted it, as when two writers clean up after the same commits.
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(location),
+            Err(e) => Err(failed("cannot delete", &path, e)),
+            Ok(()) => Ok(location),
+        }
     }
 
     /// A symbolic link could lead out of the root, and out of what can be made durable.

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,19 +14,18 @@ use engine::{
     landing::{Landing, Waiting, line, objects},
     store::{self, Store},
 };
-use futures::{TryStreamExt, stream::BoxStream};
+use futures::TryStreamExt;
 use model::{
     Bounds, Checkpoint, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, Report, Stop,
     StoredRecord, Task, Timestamp, TopicName, TopicPartition,
     config::{Config, LandingConfig},
 };
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, path::Path,
-};
+use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use proptest::prelude::*;
 use tokio::sync::watch;
 use uuid::Uuid;
+
+use crate::flaky::{Fate, Flaky};
 
 /// A log that can also lose and forget, as real ones do.
 struct TestLog {
@@ -289,11 +287,16 @@ async fn a_run_without_anything_due_reads_neither_log_nor_store() {
     log.post("t-0", records(0..3));
     land_all(&mut landing, &clock).await;
     log.post("t-0", records(3..5));
-    let before = (log.n_fetches.load(Ordering::Relaxed), flaky.n_calls.load(Ordering::SeqCst));
+    let before = (log.n_fetches.load(Ordering::Relaxed), flaky.n_calls());
     for _ in 0..10 {
         assert_eq!(run(&mut landing).await.unwrap().get("lag_records"), 2);
     }
-    assert_eq!((log.n_fetches.load(Ordering::Relaxed), flaky.n_calls.load(Ordering::SeqCst)), before);
+    assert_eq!((log.n_fetches.load(Ordering::Relaxed), flaky.n_calls()), before);
+}
+
+/// Every object but the marker is written, and reported as failed.
+fn fail_after_put(at: &Path) -> Fate {
+    if at.as_ref() == "corkboard.json" { Fate::Succeeds } else { Fate::FailsAfter }
 }
 
 #[derive(Clone, Debug)]
@@ -336,9 +339,9 @@ async fn play(steps: &[Step], config: &LandingConfig) -> (Arc<TestLog>, Store) {
             Step::Restart => landing = lander(&log, &store, config, &clock),
             Step::Wait(ms) => clock.advance(*ms),
             Step::CrashAfterPut => {
-                flaky.fail_after_put.store(true, Ordering::SeqCst);
+                flaky.decide(fail_after_put);
                 let _ = run(&mut landing).await;
-                flaky.fail_after_put.store(false, Ordering::SeqCst);
+                flaky.decide(|_| Fate::Succeeds);
                 landing = lander(&log, &store, config, &clock);
             }
         }
@@ -452,10 +455,10 @@ async fn a_put_that_failed_but_happened_is_not_repeated() {
     let (flaky, store) = Flaky::store();
     let mut landing = lander(&log, &store, &config(2), &clock);
     log.post("t-0", records(0..5));
-    flaky.fail_after_put.store(true, Ordering::SeqCst);
+    flaky.decide(fail_after_put);
     let failed = waiting(&mut landing).await;
     assert!(failed.to_string().contains("t+0+0000000000.json cannot be written"), "{failed}");
-    flaky.fail_after_put.store(false, Ordering::SeqCst);
+    flaky.decide(|_| Fate::Succeeds);
     assert_eq!(run(&mut landing).await.unwrap().get("n_records"), 2);
     assert_eq!(starts(&store, "t-0").await, [0, 2]);
 }
@@ -693,76 +696,6 @@ async fn lines_are_read_in_blocks_with_their_offsets_and_torn_ends_are_named() {
             assert_eq!(n_lines, end.as_ref().ok().map(|lines| lines.len() as u64));
             assert_eq!(end, expected);
         }
-    }
-}
-
-/// A store in memory whose puts can fail after they happened.
-#[derive(Debug)]
-struct Flaky {
-    objects: Arc<dyn ObjectStore>,
-    fail_after_put: AtomicBool,
-    n_calls: AtomicU64,
-}
-
-impl Flaky {
-    fn store() -> (Arc<Self>, Store) {
-        let objects = Store::in_memory().objects();
-        let flaky = Arc::new(Self { objects, fail_after_put: AtomicBool::new(false), n_calls: AtomicU64::new(0) });
-        let url = "memory:///".parse().unwrap();
-        (Arc::clone(&flaky), Store::new(flaky, url))
-    }
-
-    fn count(&self) -> &dyn ObjectStore {
-        self.n_calls.fetch_add(1, Ordering::SeqCst);
-        &*self.objects
-    }
-}
-
-impl fmt::Display for Flaky {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Flaky")
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Flaky {
-    async fn put_opts(&self, at: &Path, payload: PutPayload, opts: PutOptions) -> object_store::Result<PutResult> {
-        let put = self.count().put_opts(at, payload, opts).await?;
-        match self.fail_after_put.load(Ordering::SeqCst) && at.as_ref() != "corkboard.json" {
-            true => Err(object_store::Error::Generic { store: "Flaky", source: "the connection broke".into() }),
-            false => Ok(put),
-        }
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        at: &Path,
-        opts: PutMultipartOptions,
-    ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        self.count().put_multipart_opts(at, opts).await
-    }
-
-    async fn get_opts(&self, at: &Path, options: GetOptions) -> object_store::Result<GetResult> {
-        self.count().get_opts(at, options).await
-    }
-
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, object_store::Result<Path>>,
-    ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.count().delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        self.count().list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-        self.count().list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
-        self.count().copy_opts(from, to, options).await
     }
 }
 

@@ -1,8 +1,15 @@
-//! The engine at its boundaries.
+//! The engine at its boundaries. `flaky`, `pipeline` and `random` are what the tests are written
+//! with.
 
 #![allow(clippy::unwrap_used)]
 
+mod flaky;
+mod pipeline;
+mod random;
+
 mod cleaning;
+mod exactly_once;
 mod landing;
+mod layers;
 mod sink;
 mod store;

@@ -1,5 +1,7 @@
 //! Both sinks pass the conformance suite; the Delta sink's rows are read back by a table scan.
 
+use std::time::{Duration, Instant};
+
 use datafusion::{
     arrow::{
         array::AsArray,
@@ -13,7 +15,11 @@ use engine::{
     table::{TableDef, Tables},
 };
 use futures::{FutureExt, future::BoxFuture};
-use model::{LogId, config::Config};
+use model::{
+    LogId,
+    config::{Config, MaintainConfig},
+};
+use object_store::ObjectStoreExt;
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -61,14 +67,16 @@ impl conformance::Harness for Delta {
     }
 
     fn read(&self) -> BoxFuture<'_, Vec<(String, u64)>> {
-        async {
-            let table = self.tables.open(&self.def.path).await.unwrap().unwrap();
-            let context = SessionContext::new();
-            let frame = context.read_table(table.scan(&context).await.unwrap()).unwrap();
-            frame.collect().await.unwrap().iter().flat_map(positions).collect()
-        }
-        .boxed()
+        rows_of(&self.tables, &self.def.path).boxed()
     }
+}
+
+/// The positions of a table's rows, in no order.
+pub(crate) async fn rows_of(tables: &Tables, path: &str) -> Vec<(String, u64)> {
+    let table = tables.open(path).await.unwrap().unwrap();
+    let context = SessionContext::new();
+    let frame = context.read_table(table.scan(&context).await.unwrap()).unwrap();
+    frame.collect().await.unwrap().iter().flat_map(positions).collect()
 }
 
 fn positions(rows: &datafusion::arrow::array::RecordBatch) -> Vec<(String, u64)> {
@@ -121,4 +129,29 @@ async fn forgetting_rows_keeps_the_checkpoint_and_moves_the_floor() {
     let expected = [("a-0", 3), ("a-0", 4), ("b-0", 0), ("b-0", 1)].map(|(p, o)| (p.to_owned(), o));
     assert_eq!(left, expected);
     sink.commit(conformance::batch(&[("a-0", 5, 6)])).await.unwrap();
+}
+
+/// A reader that did not look for so long that the commits it would go on from are gone.
+#[tokio::test]
+async fn a_table_whose_log_was_cleaned_meanwhile_is_read_on() {
+    let store = store::Store::in_memory();
+    let config = MaintainConfig { checkpoint_commits: 2, commit_retention_ms: 1, ..Config::defaults().maintain };
+    let harness = Delta { tables: Tables::new(&store, &config).unwrap(), ..Delta::in_store(&store, None) };
+    let mut sink = conformance::Harness::open(&harness).await;
+    sink.commit(conformance::batch(&[("a-0", 0, 1)])).await.unwrap();
+    let mut reader = harness.tables.open(&harness.def.path).await.unwrap().unwrap();
+    let (log, partitions) = (LogId { id: harness.def.log, epoch: 0 }, ["a-0".parse().unwrap()]);
+    assert_eq!(reader.checkpoint(log, &partitions).await.unwrap().next_of(&partitions[0]), model::Offset(1));
+    let commits = harness.tables.objects("realtime/x/_delta_log/").unwrap();
+    let next_commit = object_store::path::Path::from("00000000000000000002.json");
+    let patience = Instant::now() + Duration::from_secs(60);
+    let mut n = 1;
+    while n < 4 || commits.head(&next_commit).await.is_ok() {
+        assert!(Instant::now() < patience, "the Delta log was never cleaned");
+        sink.commit(conformance::batch(&[("a-0", n, n + 1)])).await.unwrap();
+        n += 1;
+    }
+    reader.refresh().await.unwrap();
+    assert_eq!(reader.checkpoint(log, &partitions).await.unwrap().next_of(&partitions[0]), model::Offset(n));
+    assert_eq!(conformance::Harness::read(&harness).await.len() as u64, n);
 }
