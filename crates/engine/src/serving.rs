@@ -213,10 +213,13 @@ impl Serving {
             let Some(reach) = self.reach(state, &mut layers, description.id, &partitions).await? else {
                 return Ok(None);
             };
+            let name = &state.cleaning.stream().name;
             if let Some(mark) = &reach.mark {
-                marks.insert(state.cleaning.stream().name.clone(), mark.clone());
+                marks.insert(name.clone(), mark.clone());
             }
-            reach.tell(&mut boundary);
+            if mergeable.streams_of(&view.name).any(|s| s == name) {
+                reach.tell(&mut boundary);
+            }
         }
         if !standing.is_up(description.id, &marks) && !self.begin(standing, &states, &description, marks).await? {
             return Ok(None);
@@ -243,7 +246,6 @@ impl Serving {
                     fresh.insert(state.cleaning.stream().name.clone(), rows);
                 }
             }
-            boundary.tail_through = through.clone();
             if !standing.advance(&fresh, through).await? {
                 return Ok(None);
             }
@@ -251,6 +253,8 @@ impl Serving {
                 break;
             }
         }
+        let partitions = boundary.realtime_through.keys().map(|p| (p.clone(), standing.next_of(p)));
+        boundary.tail_through = partitions.collect();
         let groups = standing.groups(view).await?;
         Ok(groups.map(|groups| (mergeable.clone(), groups, boundary)))
     }

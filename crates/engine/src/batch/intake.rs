@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use crate::{
     cleaning::{Cleaned, Cleaning},
     decode::Decoder,
-    landing::objects::{self, LandingObject, Lines, ReadError, TornObject},
+    landing::objects::{self, Block, LandingObject, Lines, ReadError, TornObject},
 };
 
 /// Bytes of lines cleaned at a time, whatever the number of rows.
@@ -114,7 +114,10 @@ pub struct Intake<'a> {
 
 struct Open<'a> {
     planned: &'a Planned,
-    lines: Lines,
+    /// What is read and known to be whole.
+    blocks: VecDeque<Block>,
+    /// The rest, known to be whole as well; None where nothing is left.
+    rest: Option<Lines>,
     /// The offset after the last line that was read.
     end: Offset,
 }
@@ -175,7 +178,14 @@ impl<'a> Intake<'a> {
             let mut n_bytes = 0;
             let mut is_read = false;
             while chunk.lines.len() < self.chunk_rows && n_bytes < PIECE_BYTES {
-                let Some(block) = open.lines.next_block().await? else {
+                let block = match open.blocks.pop_front() {
+                    Some(block) => Some(block),
+                    None => match &mut open.rest {
+                        Some(lines) => lines.next_block().await?,
+                        None => None,
+                    },
+                };
+                let Some(block) = block else {
                     is_read = true;
                     break;
                 };
@@ -207,10 +217,9 @@ impl<'a> Intake<'a> {
                 self.done_bytes += object.size_bytes;
                 continue;
             }
-            match objects::count_lines(self.store.as_ref(), object).await {
-                Ok(_) => {
-                    let lines = objects::lines(self.store.as_ref(), object).await?;
-                    self.open = Some(Open { planned, lines, end: object.start });
+            match look_through(self.store.as_ref(), planned).await {
+                Ok(open) => {
+                    self.open = Some(open);
                     return Ok(true);
                 }
                 Err(ReadError::Torn(torn)) => self.pass_over(planned, &torn),
@@ -266,6 +275,23 @@ impl<'a> Intake<'a> {
         let range = self.taken.entry(partition).or_insert(fresh);
         range.end = range.end.max(end);
     }
+}
+
+/// Makes sure that an object is whole. One that is not large is kept as it was read; a
+/// larger one is read twice.
+async fn look_through<'a>(store: &dyn ObjectStore, planned: &'a Planned) -> Result<Open<'a>, ReadError> {
+    let object = &planned.object;
+    let end = object.start;
+    let mut lines = objects::lines(store, object).await?;
+    let mut blocks = VecDeque::new();
+    if object.size_bytes > PIECE_BYTES as u64 {
+        objects::count_lines(store, object).await?;
+        return Ok(Open { planned, blocks, rest: Some(lines), end });
+    }
+    while let Some(block) = lines.next_block().await? {
+        blocks.push_back(block);
+    }
+    Ok(Open { planned, blocks, rest: None, end })
 }
 
 fn clean(cleaning: &Cleaning, chunk: &Chunk) -> Result<Piece> {

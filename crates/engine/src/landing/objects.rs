@@ -12,6 +12,7 @@ use std::{
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use memchr::{memchr_iter, memrchr};
 use model::{Checkpoint, Offset, TopicName, TopicPartition};
 use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt, path::Path};
 
@@ -273,8 +274,12 @@ pub struct Block {
 impl Block {
     /// Each line, without its end, and its offset.
     pub fn lines(&self) -> impl Iterator<Item = (Offset, &[u8])> {
-        let text = self.text.strip_suffix(b"\n").unwrap_or(&self.text);
-        text.split(|b| *b == b'\n').enumerate().map(|(n, line)| (self.first.plus(n), line))
+        let mut start = 0;
+        memchr_iter(b'\n', &self.text).enumerate().map(move |(n, end)| {
+            let line = &self.text[start..end];
+            start = end + 1;
+            (self.first.plus(n), line)
+        })
     }
 }
 
@@ -283,7 +288,7 @@ impl Lines {
     pub async fn next_block(&mut self) -> Result<Option<Block>, ReadError> {
         loop {
             let Some(bytes) = self.read().await? else { return self.end() };
-            let Some(last) = bytes.iter().rposition(|b| *b == b'\n') else {
+            let Some(last) = memrchr(b'\n', &bytes) else {
                 self.rest.extend_from_slice(&bytes);
                 if self.rest.len() > MAX_LINE_BYTES {
                     return Err(self.torn(self.next, "the line is longer than any record"));
@@ -303,7 +308,7 @@ impl Lines {
     }
 
     fn block(&mut self, text: Bytes) -> Result<Block, ReadError> {
-        let count = |text: &[u8]| text.iter().filter(|b| **b == b'\n').count();
+        let count = |text: &[u8]| memchr_iter(b'\n', text).count();
         if let Err(e) = std::str::from_utf8(&text) {
             let line = self.next.plus(count(&text[..e.valid_up_to()]));
             return Err(self.torn(line, "it is not UTF-8"));
