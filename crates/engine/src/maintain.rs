@@ -15,6 +15,7 @@ use crate::{
     batch::manifest,
     definitions::Definitions,
     landing::Landing,
+    mergeable,
     session::{self, Joins},
     store::Store,
     table::{self, Table, Tables},
@@ -143,7 +144,8 @@ impl Task for Vacuum {
         let mut report = Report::default();
         let mut troubles = Vec::new();
         let views = self.definitions.views.iter().map(|v| format!("views/{}", v.name));
-        for path in stream_tables(&self.definitions).into_iter().chain(views) {
+        let state = [mergeable::PATH.to_owned()];
+        for path in stream_tables(&self.definitions).into_iter().chain(views).chain(state) {
             if stop.is_cancelled() {
                 break;
             }

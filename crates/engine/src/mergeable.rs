@@ -36,7 +36,8 @@ use crate::{
     table::{Change, TableDef, Tables},
 };
 
-const PATH: &str = "state";
+/// The table that they lie in.
+pub const PATH: &str = "state";
 /// Raised when groups are kept or merged in another way.
 const FORMAT: &str = "groups-1";
 

@@ -12,4 +12,5 @@ mod exactly_once;
 mod landing;
 mod layers;
 mod sink;
+mod standing;
 mod store;

@@ -1,0 +1,206 @@
+//! Views that stand: the same answers as from all rows, whatever came when, and no look at the
+//! history.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use engine::{serving::Serving, store::Store};
+use futures::TryStreamExt;
+use model::{EventLog, Record, Scope, TopicPartition};
+use object_store::ObjectStoreExt;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::pipeline::{self, Pipeline, pin, rows};
+
+const N_PARTITIONS: u32 = 2;
+const COUNTRIES: [&str; 3] = ["Albania", "Bolivia", "Chad"];
+const CATEGORIES: [&str; 3] = ["art", "diy", "travel"];
+const VIEWS: [&str; 3] =
+    ["posts_per_category", "frequency_of_posts_per_category_per_year", "country_of_user_with_most_followers"];
+
+/// A row of a pin or of a geo, made from a few small numbers so that keys meet.
+#[derive(Clone, Copy, Debug)]
+enum Row {
+    Pin { id: u64, ind: u64, category: usize, followers: u64 },
+    Geo { ind: u64, country: usize, year: u64 },
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Post { partition: u32, rows: Vec<Row> },
+    Batch,
+    Speed,
+    Trim,
+    Ask,
+}
+
+fn row() -> impl Strategy<Value = Row> {
+    // What a key says mostly follows from it, as with replays; now and then it does not.
+    let said = prop_oneof![9 => Just(0_u64), 1 => 0..3_u64];
+    prop_oneof![
+        (0..12_u64, said.clone()).prop_map(|(id, said)| Row::Pin {
+            id,
+            ind: (id + said) % 8,
+            category: ((id + said) % 3) as usize,
+            followers: (id * 7 + said) % 5,
+        }),
+        (0..8_u64, said).prop_map(|(ind, said)| Row::Geo {
+            ind,
+            country: ((ind + said) % 3) as usize,
+            year: 2018 + (ind + said) % 2,
+        }),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..N_PARTITIONS, prop::collection::vec(row(), 1..6))
+            .prop_map(|(partition, rows)| Step::Post { partition, rows }),
+        2 => Just(Step::Batch),
+        1 => Just(Step::Speed),
+        1 => Just(Step::Trim),
+        4 => Just(Step::Ask),
+    ]
+}
+
+/// Everything posted, by topic, partition and offset.
+type Posted = BTreeMap<(&'static str, u32, usize), Row>;
+
+/// The three views over the first row of each key.
+fn expected(posted: &Posted) -> [Value; 3] {
+    let (mut ids, mut inds) = (BTreeSet::new(), BTreeSet::new());
+    let (mut pins, mut geos) = (Vec::new(), BTreeMap::new());
+    for row in posted.values() {
+        match *row {
+            Row::Pin { id, ind, category, followers } if ids.insert(id) => pins.push((ind, category, followers)),
+            Row::Geo { ind, country, year } if inds.insert(ind) => drop(geos.insert(ind, (country, year))),
+            _ => {}
+        }
+    }
+    let (mut per_category, mut per_year, mut most) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    for (ind, category, followers) in pins {
+        *per_category.entry(category).or_insert(0) += 1;
+        if let Some((country, year)) = geos.get(&ind) {
+            *per_year.entry((*year, category)).or_insert(0) += 1;
+            let most = most.entry(*country).or_insert(followers);
+            *most = followers.max(*most);
+        }
+    }
+    let mut per_category: Vec<(usize, i32)> = per_category.into_iter().collect();
+    per_category.sort_by_key(|(category, n)| (-n, *category));
+    let mut per_year: Vec<((u64, usize), i32)> = per_year.into_iter().collect();
+    per_year.sort_by_key(|((year, category), n)| (*year, -n, *category));
+    let top = most.values().max().copied();
+    [
+        per_category.iter().map(|(c, n)| json!({"category": CATEGORIES[*c], "number_posts": n})).collect(),
+        per_year
+            .iter()
+            .map(|((y, c), n)| json!({"post_year": y, "category": CATEGORIES[*c], "category_count": n}))
+            .collect(),
+        most.iter()
+            .filter(|(_, n)| Some(**n) == top)
+            .map(|(c, n)| json!({"country": COUNTRIES[*c], "follower_count": n}))
+            .collect(),
+    ]
+}
+
+async fn answers(serving: &Serving) -> [Value; 3] {
+    let [a, b, c] = VIEWS.map(|view| rows(serving, view, Scope::Merged));
+    [a.await.unwrap(), b.await.unwrap(), c.await.unwrap()]
+}
+
+async fn all_steps_answer_as_expected(steps: Vec<Step>) {
+    let pipeline = Pipeline::new(&Store::in_memory(), N_PARTITIONS).await;
+    for topic in ["a.geo", "a.user"] {
+        pipeline.log.create_topic(&topic.parse().unwrap(), N_PARTITIONS).await.unwrap();
+    }
+    let serving = pipeline.serving();
+    let mut posted = Posted::new();
+    let mut n_posted: BTreeMap<(&str, u32), usize> = BTreeMap::new();
+    for step in steps {
+        match step {
+            Step::Post { partition, rows } => {
+                for row in rows {
+                    let (topic, value) = match row {
+                        Row::Pin { id, ind, category, followers } => (
+                            "a.pin",
+                            json!({"index": ind, "unique_id": format!("u{id}"), "category": CATEGORIES[category],
+                                "follower_count": followers.to_string()}),
+                        ),
+                        Row::Geo { ind, country, year } => (
+                            "a.geo",
+                            json!({"ind": ind, "country": COUNTRIES[country],
+                                "timestamp": format!("{year}-02-03T04:05:06")}),
+                        ),
+                    };
+                    let at = TopicPartition::new(topic.parse().unwrap(), partition);
+                    pipeline.log.append(&at, vec![Record::of_value(value.to_string())]).await.unwrap();
+                    let offset = n_posted.entry((topic, partition)).or_insert(0);
+                    posted.insert((topic, partition, *offset), row);
+                    *offset += 1;
+                }
+            }
+            Step::Batch => {
+                pipeline.land().await;
+                pipeline.run_batch().await;
+                let batch = [VIEWS[0], VIEWS[1], VIEWS[2]].map(|view| rows(&serving, view, Scope::Batch));
+                for (answer, expected) in batch.into_iter().zip(expected(&posted)) {
+                    if !posted.is_empty() {
+                        assert_eq!(answer.await.unwrap(), expected);
+                    }
+                }
+            }
+            Step::Speed => drop(pipeline.run_speed().await.unwrap()),
+            Step::Trim => drop(pipeline.trim().await),
+            Step::Ask => assert_eq!(answers(&serving).await, expected(&posted)),
+        }
+    }
+    assert_eq!(answers(&serving).await, expected(&posted));
+    assert_eq!(answers(&pipeline.serving()).await, expected(&posted));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn no_order_of_posts_batch_runs_and_questions_changes_an_answer(steps in prop::collection::vec(step(), 1..24)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(all_steps_answer_as_expected(steps));
+    }
+}
+
+#[tokio::test]
+async fn a_view_that_stands_does_not_read_the_history() {
+    let store = Store::in_memory();
+    let pipeline = Pipeline::new(&store, 1).await;
+    pipeline.post(0, (0..100).map(|n| pin(n, "art"))).await;
+    pipeline.land().await;
+    pipeline.run_batch().await;
+    let serving = pipeline.serving();
+    let expected = |n: u64| json!([{"category": "art", "number_posts": n}]);
+    assert_eq!(rows(&serving, "posts_per_category", Scope::Merged).await.unwrap(), expected(100));
+
+    let files: Vec<_> = store.objects().list(None).try_collect().await.unwrap();
+    let of_pins = |path: &str| path.contains("batch/pin/") && path.ends_with(".parquet");
+    for file in files.iter().filter(|f| of_pins(f.location.as_ref())) {
+        store.objects().delete(&file.location).await.unwrap();
+    }
+    pipeline.post(0, (100..130).map(|n| pin(n, "art"))).await;
+    assert_eq!(rows(&serving, "posts_per_category", Scope::Merged).await.unwrap(), expected(130));
+    // Another serving layer has to read it, and says that it cannot.
+    assert!(rows(&pipeline.serving(), "posts_per_category", Scope::Merged).await.is_err());
+}
+
+#[tokio::test]
+async fn a_batch_run_goes_on_from_the_groups_of_the_last_one() {
+    let store = Store::in_memory();
+    let mut pipeline = Pipeline::new(&store, 1).await;
+    pipeline.definitions = pipeline::definitions(&[]).await;
+    for (n_before, n_after) in [(0, 50), (50, 80), (70, 90)] {
+        pipeline.post(0, (n_before..n_after).map(|n| pin(n, "art"))).await;
+        pipeline.land().await;
+        pipeline.run_batch().await;
+        let rows = pipeline.ask("posts_per_category", Scope::Batch).await;
+        assert_eq!(rows, json!([{"category": "art", "number_posts": n_after}]));
+    }
+}
