@@ -211,12 +211,12 @@ impl<'a> Folder<'a> {
     }
 
     /// Posts, and tasks that are asked for in between; ends with posts under way.
-    fn be_busy(&mut self, server: &Server, ledger: &Ledger, allow: &Sender<()>) {
+    fn be_busy(&mut self, server: &Server, ledger: &Ledger, turns: &Sender<()>) {
         let mut client = server.client();
         for _ in 0..1 + self.random.below(3) {
             let n_requests = 1 + self.random.below(12);
             let n_under_way = self.random.below(6);
-            (0..n_requests + n_under_way).for_each(|_| allow.send(()).unwrap());
+            ledger.allow(turns, n_requests + n_under_way);
             ledger.wait_for_more(n_requests as usize);
             let task = *self.random.pick(&TASKS);
             if self.random.one_in(3) {
@@ -226,7 +226,12 @@ impl<'a> Folder<'a> {
                 assert_eq!(asked.status, 202, "{task}: {}", asked.text());
             }
         }
-        (0..N_PRODUCERS).for_each(|_| allow.send(()).unwrap());
+        // The same process follows what comes, and does not only begin with what is there.
+        if self.random.one_in(2) {
+            ledger.wait_for_all();
+            self.compare(&mut client, ledger, "merged");
+        }
+        ledger.allow(turns, N_PRODUCERS);
         ledger.wait_for_more(1);
     }
 

@@ -36,6 +36,7 @@ pub(crate) struct Pipeline {
     pub(crate) config: Config,
     /// The floors that trim gave the log.
     pub(crate) retained: Arc<Mutex<BTreeMap<TopicPartition, Offset>>>,
+    following: tokio::sync::Mutex<Option<(Arc<Definitions>, Arc<Serving>)>>,
     scratch: TempDir,
 }
 
@@ -83,6 +84,7 @@ impl Pipeline {
             definitions: definitions(&[]).await,
             config,
             retained: Arc::default(),
+            following: tokio::sync::Mutex::default(),
             scratch: tempfile::tempdir().unwrap(),
         }
     }
@@ -161,8 +163,24 @@ impl Pipeline {
         .unwrap()
     }
 
+    /// One that has seen all that was asked before, and follows what is new.
+    async fn following(&self) -> Arc<Serving> {
+        let mut following = self.following.lock().await;
+        match following.as_ref().filter(|(definitions, _)| Arc::ptr_eq(definitions, &self.definitions)) {
+            Some((_, serving)) => Arc::clone(serving),
+            None => {
+                let serving = Arc::new(self.serving());
+                *following = Some((Arc::clone(&self.definitions), Arc::clone(&serving)));
+                serving
+            }
+        }
+    }
+
+    /// What serving layers answer, whether they have seen much or nothing yet.
     pub(crate) async fn ask(&self, view: &str, scope: Scope) -> Value {
-        rows(&self.serving(), view, scope).await.unwrap()
+        let answer = rows(&self.serving(), view, scope).await.unwrap();
+        assert_eq!(rows(&*self.following().await, view, scope).await.unwrap(), answer, "{view}, followed");
+        answer
     }
 
     /// The offsets of one partition in a view of positions.

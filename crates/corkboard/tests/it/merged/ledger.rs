@@ -8,7 +8,7 @@ use std::{
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
-        mpsc::Receiver,
+        mpsc::{Receiver, Sender},
     },
 };
 
@@ -24,6 +24,8 @@ use crate::{
 
 const TOPICS: [&str; 2] = ["m0", "m1"];
 const MAX_RECORDS_PER_REQUEST: u64 = 6;
+/// As large as any record here.
+const MAX_RECORD_BYTES: usize = 4096;
 /// Bytes read from the log at a time.
 const READ_BYTES: usize = 1 << 20;
 
@@ -32,6 +34,7 @@ type Position = (TopicPartition, u64);
 #[derive(Default)]
 pub(super) struct Ledger {
     state: Mutex<State>,
+    n_allowed: AtomicUsize,
     n_acknowledged: AtomicUsize,
 }
 
@@ -63,6 +66,18 @@ impl Ledger {
             drop(state);
             self.n_acknowledged.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    /// Allows `n` more requests.
+    pub(super) fn allow(&self, turns: &Sender<()>, n: u64) {
+        (0..n).for_each(|_| turns.send(()).unwrap());
+        self.n_allowed.fetch_add(n as usize, Ordering::SeqCst);
+    }
+
+    /// Waits until no request is under way.
+    pub(super) fn wait_for_all(&self) {
+        let target = self.n_allowed.load(Ordering::SeqCst);
+        eventually("posts", || (self.n_acknowledged.load(Ordering::SeqCst) == target).then_some(()));
     }
 
     /// Waits until `n` more requests are acknowledged.
@@ -130,6 +145,3 @@ impl State {
         self.found.insert(position, text);
     }
 }
-
-/// As large as any record here.
-const MAX_RECORD_BYTES: usize = 4096;
