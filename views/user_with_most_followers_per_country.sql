@@ -3,31 +3,32 @@
 -- chart: table
 --
 -- Posters that share the first place are all shown; a country where no count is known is not.
--- The maximum per country comes first, so that only its holders are compared by name.
-WITH most AS (
+WITH followers AS (
   SELECT
     g.country,
+    p.poster_name,
     MAX(p.follower_count) AS follower_count
   FROM pin AS p
   JOIN geo AS g ON g.ind = p.ind
   WHERE p.follower_count IS NOT NULL
   GROUP BY
-    g.country
+    g.country,
+    p.poster_name
 ),
-holders AS (
-  SELECT DISTINCT
-    g.country AS country,
-    p.poster_name AS poster_name,
-    p.follower_count AS follower_count
-  FROM pin AS p
-  JOIN geo AS g ON g.ind = p.ind
-  JOIN most AS m ON m.country = g.country AND m.follower_count = p.follower_count
+ranked AS (
+  SELECT
+    country,
+    poster_name,
+    follower_count,
+    RANK() OVER (PARTITION BY country ORDER BY follower_count DESC) AS place
+  FROM followers
 )
 SELECT
   country,
   poster_name,
   follower_count
-FROM holders
+FROM ranked
+WHERE place = 1
 ORDER BY
   country,
   poster_name

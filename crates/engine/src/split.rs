@@ -20,16 +20,19 @@ use datafusion::{
     },
     catalog::MemTable,
     common::{
-        Column, TableReference,
+        Column, ScalarValue, TableReference,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     datasource::provider_as_source,
-    functions_aggregate::expr_fn::{max, min, sum},
-    logical_expr::{
-        Distinct, Expr, ExprSchemable, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, Volatility,
-        utils::split_conjunction,
+    functions_aggregate::{
+        expr_fn::{max, min, sum},
+        min_max::max_udaf,
     },
-    prelude::{SessionContext, cast},
+    logical_expr::{
+        Distinct, Expr, ExprFunctionExt, ExprSchemable, JoinType, LogicalPlan, LogicalPlanBuilder, Operator,
+        Volatility, WindowFunctionDefinition, expr::WindowFunction, utils::split_conjunction,
+    },
+    prelude::{SessionContext, cast, col},
 };
 
 /// How two values of a group become one.
@@ -40,12 +43,22 @@ enum Merge {
     Min,
 }
 
+/// Of groups that differ only elsewhere those alone are asked for whose value is the greatest.
+/// The others need not be kept: a maximum only grows, and where they catch up, a new row brings
+/// all that they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Top {
+    partition: Vec<usize>,
+    value: usize,
+}
+
 /// A view's aggregate and what lies above it.
 pub struct Split {
     plan: LogicalPlan,
     core: LogicalPlan,
     merges: Vec<Merge>,
     n_groups: usize,
+    top: Option<Top>,
     /// The streams that are joined, each by the column that is equal in all of them; without
     /// a column where there is one stream only.
     pub streams: BTreeMap<String, Option<String>>,
@@ -67,7 +80,8 @@ impl Split {
         })?;
         let [(core, found)] = cores.as_slice() else { return Ok(None) };
         let Core { merges, n_groups, streams } = found.clone();
-        Ok(is_whole.then(|| Self { plan: plan.clone(), core: core.clone(), merges, n_groups, streams }))
+        let top = top_of(plan, core, &merges);
+        Ok(is_whole.then(|| Self { plan: plan.clone(), core: core.clone(), merges, n_groups, top, streams }))
     }
 
     /// The schema of groups: `c0`, `c1`, … in the order of the aggregate's columns.
@@ -109,10 +123,13 @@ impl Split {
         Ok(Some(RecordBatch::try_new(groups.schema(), columns)?))
     }
 
-    /// One group of those with the same name.
+    /// One group of those with the same name, and none that no answer can have.
     pub async fn merge(&self, context: &SessionContext, groups: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
         let schema = self.schema();
-        let plan = self.merged(groups)?;
+        let mut plan = self.merged(groups)?;
+        if let Some(top) = &self.top {
+            plan = top.of(plan)?;
+        }
         let rows = context.execute_logical_plan(plan).await?.collect().await?;
         let renamed = |batch: RecordBatch| Ok(RecordBatch::try_new(schema.clone(), batch.columns().to_vec())?);
         at_least_one(rows.into_iter().map(renamed).collect::<Result<_>>()?, schema.clone())
@@ -161,6 +178,78 @@ impl Split {
             columns.into_iter().zip(schema.fields()).map(|(c, f)| cast(c, f.data_type().clone()).alias(f.name()));
         Ok(plan.project(typed.collect::<Vec<_>>())?.build()?)
     }
+}
+
+impl Top {
+    fn of(&self, groups: LogicalPlan) -> Result<LogicalPlan> {
+        let columns: Vec<Expr> = groups.schema().columns().into_iter().map(Expr::Column).collect();
+        let value = columns[self.value].clone();
+        let greatest = WindowFunction::new(WindowFunctionDefinition::AggregateUDF(max_udaf()), vec![value.clone()]);
+        let partition = self.partition.iter().map(|i| columns[*i].clone()).collect();
+        let greatest = Expr::from(greatest).partition_by(partition).build()?.alias("greatest");
+        let plan = LogicalPlanBuilder::from(groups).window([greatest])?;
+        let is_top = value.clone().eq(col("greatest")).or(value.is_null());
+        Ok(plan.filter(is_top)?.project(columns)?.build()?)
+    }
+}
+
+/// Finds `RANK() OVER (PARTITION BY … ORDER BY <the maximum> DESC) = 1` above an aggregate.
+fn top_of(plan: &LogicalPlan, core: &LogicalPlan, merges: &[Merge]) -> Option<Top> {
+    if merges != [Merge::Max] {
+        return None;
+    }
+    let mut path = Vec::new();
+    let mut node = plan;
+    while node != core {
+        path.push(node);
+        let [input] = node.inputs()[..] else { return None };
+        node = input;
+    }
+    let window_at = path.iter().position(|node| matches!(node, LogicalPlan::Window(_)))?;
+    let LogicalPlan::Window(window) = path[window_at] else { return None };
+    let [ranking] = window.window_expr.as_slice() else { return None };
+    let Expr::WindowFunction(rank) = ranking.clone().unalias() else { return None };
+    let [order] = rank.params.order_by.as_slice() else { return None };
+    if rank.fun.name() != "rank" || order.asc {
+        return None;
+    }
+    let below = |expression: &Expr| {
+        let Expr::Column(column) = expression else { return None };
+        let column = follow(column, &path[window_at + 1..])?;
+        core.schema().index_of_column(&column).ok()
+    };
+    let value = below(&order.expr)?;
+    let partition: Vec<usize> = rank.params.partition_by.iter().map(below).collect::<Option<_>>()?;
+    let filter_at = path[..window_at].iter().rposition(|node| matches!(node, LogicalPlan::Filter(_)))?;
+    let LogicalPlan::Filter(filter) = path[filter_at] else { return None };
+    let Expr::BinaryExpr(equal) = &filter.predicate else { return None };
+    let (Expr::Column(place), Operator::Eq, Expr::Literal(one, _)) =
+        (equal.left.as_ref(), equal.op, equal.right.as_ref())
+    else {
+        return None;
+    };
+    let place = window.schema.index_of_column(&follow(place, &path[filter_at + 1..window_at])?).ok()?;
+    let is_first = one.cast_to(&DataType::Int64).ok()? == ScalarValue::Int64(Some(1));
+    let is_rank = place == window.input.schema().fields().len();
+    let is_maximum = value + 1 == core.schema().fields().len();
+    (is_first && is_rank && is_maximum).then_some(Top { partition, value })
+}
+
+/// What a column is called below some nodes that only rename columns.
+fn follow(column: &Column, nodes: &[&LogicalPlan]) -> Option<Column> {
+    let mut column = column.clone();
+    for node in nodes {
+        let at = node.schema().index_of_column(&column).ok()?;
+        column = match node {
+            LogicalPlan::Projection(projection) => match projection.expr.get(at)?.clone().unalias() {
+                Expr::Column(column) => column,
+                _ => return None,
+            },
+            LogicalPlan::SubqueryAlias(alias) => alias.input.schema().columns().get(at)?.clone(),
+            _ => return None,
+        };
+    }
+    Some(column)
 }
 
 /// So that groups have a schema even where there is none.
@@ -298,4 +387,62 @@ fn joined_by(tables: &BTreeMap<String, String>, pairs: &[(Expr, Expr)]) -> Optio
         groups = others;
     }
     (groups.len() == 1).then_some(joined)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{definitions::Definitions, mergeable::Mergeable, relation};
+
+    #[tokio::test]
+    async fn all_default_views_can_be_merged_and_only_the_top_of_one_is_kept() {
+        let definitions = Definitions::default_pipeline().await.expect("sound");
+        let mergeable = Mergeable::of(&definitions, None).await.expect("sound");
+        for view in &definitions.views {
+            assert!(mergeable.has(&view.name), "{}", view.name);
+        }
+        let context = SessionContext::new();
+        for (name, shape) in &mergeable.streams {
+            assert_eq!(shape.join.as_deref(), Some("ind"));
+            let none = MemTable::try_new(shape.schema.clone(), vec![vec![]]).expect("a table");
+            context.register_table(crate::session::quoted(name), Arc::new(none)).expect("a new name");
+        }
+        let top = async |name: &str| {
+            let view = definitions.views.iter().find(|v| v.name == name).expect("a default view");
+            mergeable.split(&context, view).await.expect("it can be merged").top
+        };
+        let expected = Top { partition: vec![0], value: 2 };
+        assert_eq!(top("user_with_most_followers_per_country").await, Some(expected));
+        assert_eq!(top("most_popular_category_per_country").await, None);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_merged_is_computed_as_a_whole() {
+        let context = SessionContext::new();
+        for sql in ["CREATE TABLE a (x INT, y INT)", "CREATE TABLE b (x INT, z INT)"] {
+            context.sql(sql).await.expect("SQL").collect().await.expect("a table");
+        }
+        let streams = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
+        for (sql, is_split) in [
+            ("SELECT x, COUNT(*) FROM a GROUP BY x", true),
+            ("SELECT DISTINCT x, y FROM a WHERE y > 1", true),
+            ("SELECT a.y, SUM(z) FROM a JOIN b ON a.x = b.x AND b.z > 3 GROUP BY a.y", true),
+            ("SELECT COUNT(*) FROM a", false),
+            ("SELECT x, AVG(y) FROM a GROUP BY x", false),
+            ("SELECT x, COUNT(DISTINCT y) FROM a GROUP BY x", false),
+            ("SELECT x, SUM(y * 1.5) FROM a GROUP BY x", false),
+            ("SELECT x, y FROM a", false),
+            ("SELECT a.y, COUNT(*) FROM a LEFT JOIN b ON a.x = b.x GROUP BY a.y", false),
+            ("SELECT l.y, COUNT(*) FROM a l JOIN a r ON l.x = r.x GROUP BY l.y", false),
+            ("SELECT a.y, COUNT(*) FROM a, b GROUP BY a.y", false),
+            ("SELECT x, COUNT(*) FROM a WHERE x IN (SELECT x FROM b) GROUP BY x", false),
+            ("SELECT x, COUNT(*) FROM a WHERE random() < 0.5 GROUP BY x", false),
+            ("SELECT n.x, n.c, b.z FROM (SELECT x, COUNT(*) AS c FROM a GROUP BY x) n JOIN b ON n.x = b.x", false),
+            ("SELECT x, COUNT(*) FROM (SELECT x FROM a LIMIT 5) GROUP BY x", false),
+        ] {
+            let frame = relation::plan(&context, sql).await.expect(sql);
+            let split = Split::of(frame.logical_plan(), &streams).expect(sql);
+            assert_eq!(split.is_some(), is_split, "{sql}");
+        }
+    }
 }

@@ -223,7 +223,9 @@ impl<'a> Work<'a> {
         let inputs = self.inputs().await?;
         let of = async |joins| {
             let context: SessionContext = inputs.session(view, joins).await?;
-            self.mergeable.split(&context, view).await?.groups(&context).await
+            let split = self.mergeable.split(&context, view).await?;
+            let groups = split.groups(&context).await?;
+            split.merge(&context, groups).await
         };
         match of(Joins::InMemory).await {
             Err(e) if is_out_of_memory(&e) => of(Joins::Spilling).await,
