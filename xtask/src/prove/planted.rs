@@ -141,6 +141,16 @@ mod tests {
         assert!(bugs.len() >= 16, "there are {}", bugs.len());
     }
 
+    /// Whoever changed the code shall hear of it before the long proof runs.
+    #[test]
+    fn every_patch_applies_to_the_tree_as_it_is() {
+        let root = crate::workspace::root();
+        let bugs = Bug::read_all(&root.join(FOLDER)).expect("each patch has its head");
+        let broken = |bug: &&Bug| copy::apply(&root, &bug.patch, &["--check"]).is_err();
+        let broken: Vec<_> = bugs.iter().filter(broken).map(|bug| &bug.name).collect();
+        assert!(broken.is_empty(), "adapt these to the code that they break: {broken:?}");
+    }
+
     #[test]
     fn the_table_has_columns() {
         let row = |bug: &str, test: &str, seconds: &str| [bug.to_owned(), test.to_owned(), seconds.to_owned()];

@@ -44,16 +44,17 @@ impl Copy {
 
     /// The bug is in the copy until what this gives is dropped.
     pub(super) fn plant<'a>(&'a self, bug: &'a Bug) -> Result<Planted<'a>> {
-        self.apply(&bug.patch, &[])?;
+        apply(&self.root, &bug.patch, &[])?;
         Ok(Planted { copy: self, bug })
     }
+}
 
-    fn apply(&self, patch: &Path, options: &[&str]) -> Result<()> {
-        let mut git = Command::new("git");
-        // The copy may lie within the checkout, whose repository must not be taken for its own.
-        git.env("GIT_CEILING_DIRECTORIES", self.root.parent().unwrap_or(&self.root)).current_dir(&self.root);
-        process::output(git.arg("apply").args(options).arg(patch)).context("its patch does not apply").map(drop)
-    }
+/// Changes the files below `root`, and all of them or none.
+pub(super) fn apply(root: &Path, patch: &Path, options: &[&str]) -> Result<()> {
+    let mut git = Command::new("git");
+    // In a folder of another checkout git would pass over the patch in silence.
+    git.env("GIT_CEILING_DIRECTORIES", root.parent().unwrap_or(root)).current_dir(root);
+    process::output(git.arg("apply").args(options).arg(patch)).context("its patch does not apply").map(drop)
 }
 
 pub(super) struct Planted<'a> {
@@ -63,6 +64,6 @@ pub(super) struct Planted<'a> {
 
 impl Drop for Planted<'_> {
     fn drop(&mut self) {
-        self.copy.apply(&self.bug.patch, &["--reverse"]).expect("what was applied can be taken back");
+        apply(&self.copy.root, &self.bug.patch, &["--reverse"]).expect("what was applied can be taken back");
     }
 }
