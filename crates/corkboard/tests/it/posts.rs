@@ -57,6 +57,7 @@ impl Producer {
     /// there will be no further server.
     pub(crate) fn produce(&mut self, topic: &str, values: &[&str]) -> Option<Produced> {
         let mut is_repeated = false;
+        let mut n_failed = 0;
         loop {
             let client = match &mut self.client {
                 Some(client) => client,
@@ -64,9 +65,13 @@ impl Producer {
             };
             match client.produce(topic, values) {
                 Ok(positions) => return Some(Produced { positions, is_repeated }),
+                // A server closes what was idle for long; only who fails anew has lost it.
                 Err(_) => {
                     is_repeated = true;
-                    self.client = None;
+                    n_failed += 1;
+                    if n_failed % 2 == 0 {
+                        self.client = None;
+                    }
                 }
             }
         }
