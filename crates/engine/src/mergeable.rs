@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use datafusion::{
     arrow::{
         array::{AsArray, BinaryArray, RecordBatch, StringArray},
@@ -21,7 +21,8 @@ use datafusion::{
     execution::runtime_env::RuntimeEnv,
     prelude::SessionContext,
 };
-use model::{Checkpoint, Dedup, LogId, Offset, OffsetRange, TopicPartition, ViewDef};
+use model::{Dedup, Offset, OffsetRange, TopicPartition, ViewDef};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -59,10 +60,18 @@ pub struct Shape {
     definition: String,
 }
 
-/// The groups of views, and how far they reach.
+/// The groups of views, and how far they reach: also in partitions that are in no log any more.
 pub struct Saved {
+    log: Uuid,
     pub through: BTreeMap<TopicPartition, Offset>,
     views: BTreeMap<String, (String, Vec<RecordBatch>)>,
+}
+
+/// What stands beside the groups of each view.
+#[derive(Serialize, Deserialize)]
+struct Reach {
+    log: Uuid,
+    through: BTreeMap<TopicPartition, Offset>,
 }
 
 /// Which commit last replaced the rows of each stream's batch table: groups belong to it.
@@ -242,8 +251,8 @@ impl Shape {
 
 impl Saved {
     /// No groups yet, of views that will reach so far.
-    pub fn at(through: BTreeMap<TopicPartition, Offset>) -> Self {
-        Self { through, views: BTreeMap::new() }
+    pub fn at(log: Uuid, through: BTreeMap<TopicPartition, Offset>) -> Self {
+        Self { log, through, views: BTreeMap::new() }
     }
 
     /// The groups of a view, if they were made by its definition.
@@ -256,42 +265,45 @@ impl Saved {
         self.views.insert(view.name.clone(), (mergeable.definition(view, marks), groups));
     }
 
-    /// What the last batch run left, as far as it concerns the partitions.
-    pub async fn load(
-        context: &SessionContext,
-        tables: &Tables,
-        log: Uuid,
-        partitions: &[TopicPartition],
-    ) -> Result<Option<Self>> {
-        let Some(mut table) = tables.open(PATH).await? else { return Ok(None) };
+    /// What the last batch run over a log left.
+    pub async fn load(context: &SessionContext, tables: &Tables, log: Uuid) -> Result<Option<Self>> {
+        let Some(table) = tables.open(PATH).await? else { return Ok(None) };
         if table.definition() != Some(FORMAT) {
             return Ok(None);
         }
-        let Checkpoint { next, .. } = table.checkpoint(LogId { id: log, epoch: 0 }, partitions).await?;
         let rows = context.read_table(table.scan(context).await?)?.collect().await?;
-        let mut saved = Self::at(next);
+        let mut saved: Option<Self> = None;
         for batch in &rows {
             let column = |name: &str, kind: &DataType| {
                 let column = batch.column_by_name(name).with_context(|| format!("the state has no column {name}"))?;
                 Ok::<_, anyhow::Error>(compute::cast(column, kind)?)
             };
             let (views, definitions) = (column("view", &DataType::Utf8)?, column("definition", &DataType::Utf8)?);
-            let groups = column("groups", &DataType::Binary)?;
+            let (reach, groups) = (column("reach", &DataType::Utf8)?, column("groups", &DataType::Binary)?);
             for i in 0..batch.num_rows() {
+                let reach: Reach = serde_json::from_str(reach.as_string::<i32>().value(i)).context("the state")?;
+                if reach.log != log {
+                    return Ok(None);
+                }
+                let saved = saved.get_or_insert_with(|| Self::at(log, reach.through));
                 let reader = StreamReader::try_new(groups.as_binary::<i32>().value(i), None)?;
                 let read = reader.collect::<Result<Vec<_>, _>>()?;
                 let definition = definitions.as_string::<i32>().value(i).to_owned();
                 saved.views.insert(views.as_string::<i32>().value(i).to_owned(), (definition, read));
             }
         }
-        Ok(Some(saved))
+        Ok(saved)
     }
 
-    pub async fn save(&self, tables: &Tables, log: Uuid) -> Result<()> {
+    pub async fn save(&self, tables: &Tables) -> Result<()> {
+        if self.views.is_empty() {
+            return Ok(());
+        }
         let text = |name: &str, kind| Field::new(name, kind, false);
         let schema = Arc::new(Schema::new(vec![
             text("view", DataType::Utf8),
             text("definition", DataType::Utf8),
+            text("reach", DataType::Utf8),
             text("groups", DataType::Binary),
         ]));
         let mut bytes = Vec::new();
@@ -303,15 +315,17 @@ impl Saved {
             }
             bytes.push(writer.into_inner()?);
         }
+        let reach = serde_json::to_string(&Reach { log: self.log, through: self.through.clone() })?;
         let rows = RecordBatch::try_new(
             schema.clone(),
             vec![
                 Arc::new(StringArray::from_iter_values(self.views.keys())),
                 Arc::new(StringArray::from_iter_values(self.views.values().map(|(definition, _)| definition))),
+                Arc::new(StringArray::from_iter_values(self.views.keys().map(|_| &reach))),
                 Arc::new(BinaryArray::from_iter_values(bytes)),
             ],
         )?;
-        let def = TableDef { path: PATH.to_owned(), schema, definition: FORMAT.to_owned(), log };
+        let def = TableDef { path: PATH.to_owned(), schema, definition: FORMAT.to_owned(), log: self.log };
         let mut table = tables.open_or_create(&def).await?;
         let mut writer = table.writer(&def.schema, usize::MAX, usize::MAX);
         writer.write(&rows).await?;
@@ -322,7 +336,6 @@ impl Saved {
             end: *end,
         };
         let ranges: Vec<OffsetRange> = self.through.iter().map(covered).collect();
-        ensure!(!ranges.is_empty(), "the state covers nothing");
         table.commit(&def, &ranges, pending, Change::Replace, &json!({"layer": "batch"})).await?;
         Ok(())
     }

@@ -272,11 +272,10 @@ impl Serving {
         marks: Marks,
     ) -> Result<bool> {
         let context = session::session(self.runtime.clone(), Joins::InMemory);
-        let partitions: Vec<TopicPartition> = states.iter().flat_map(|s| partitions_of(s, description)).collect();
         let log = description.id;
-        let saved = match Saved::load(&context, &self.tables, log.id, &partitions).await? {
+        let saved = match Saved::load(&context, &self.tables, log.id).await? {
             Some(saved) => saved,
-            None if marks.is_empty() => Saved::at(BTreeMap::new()),
+            None if marks.is_empty() => Saved::at(log.id, BTreeMap::new()),
             // The batch tables are of an earlier version, or their run was cut off.
             None => return Ok(false),
         };

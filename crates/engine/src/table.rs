@@ -20,7 +20,11 @@ use datafusion::{
         datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
     },
     catalog::TableProvider,
-    parquet::{basic::Compression, file::properties::WriterProperties},
+    parquet::{
+        basic::Compression,
+        file::properties::{EnabledStatistics, WriterProperties},
+        schema::types::ColumnPath,
+    },
     prelude::SessionContext,
 };
 use deltalake_core::{
@@ -343,11 +347,17 @@ impl Table {
     /// Starts to write files that a later `commit` will name, in the schema of the definition:
     /// a commit that replaces the rows may bring other columns than the table has now.
     pub fn writer(&self, schema: &SchemaRef, row_group_rows: usize, file_bytes: usize) -> TableWriter {
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::SNAPPY)
-            .set_max_row_group_row_count(Some(row_group_rows))
-            .build();
         let schema = stored_schema(schema);
+        let mut properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .set_max_row_group_row_count(Some(row_group_rows));
+        // Texts come in no order: their least and greatest let no reader skip anything, and cost
+        // a comparison each.
+        for field in schema.fields().iter().filter(|f| f.data_type() == &DataType::Utf8 && f.name() != "_topic") {
+            let column = ColumnPath::from(field.name().as_str());
+            properties = properties.set_column_statistics_enabled(column, EnabledStatistics::None);
+        }
+        let properties = properties.build();
         let (n_indexed, stats) = get_num_idx_cols_and_stats_columns(None, HashMap::new());
         let file_bytes = NonZeroU64::new(file_bytes as u64);
         let config = WriterConfig::new(schema.clone(), vec![], Some(properties), file_bytes, None, n_indexed, stats);

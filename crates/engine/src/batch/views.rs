@@ -86,7 +86,7 @@ impl Batch {
         }
         let through = manifest.through();
         let work = Work::begin(self, log, &manifest.run, &through).await?;
-        let mut groups = Saved::at(through);
+        let mut groups = Saved::at(log, through);
         let mut writing: Vec<BoxFuture<'_, (&ViewDef, Result<Written>)>> = Vec::new();
         for (view, definition) in due {
             let work = &work;
@@ -108,9 +108,7 @@ impl Batch {
             }
         }
         drop(writing);
-        if !groups.through.is_empty() {
-            groups.save(&self.tables, log).await?;
-        }
+        groups.save(&self.tables).await?;
         watch(Progress::View { name: "", done: total, total });
         Ok(is_changed)
     }
@@ -143,10 +141,7 @@ impl<'a> Work<'a> {
     /// The last run's groups and what changes them; None where all is to be computed.
     async fn changes(&self, through: &BTreeMap<TopicPartition, Offset>) -> Result<Option<(Saved, Epoch)>> {
         let context = session::session(self.runtime.clone(), Joins::InMemory);
-        let partitions: Vec<TopicPartition> = through.keys().cloned().collect();
-        let Some(saved) = Saved::load(&context, &self.batch.tables, self.log, &partitions).await? else {
-            return Ok(None);
-        };
+        let Some(saved) = Saved::load(&context, &self.batch.tables, self.log).await? else { return Ok(None) };
         let n_new: u64 = through
             .iter()
             .map(|(partition, end)| end.0 - saved.through.get(partition).map_or(0, |next| next.0.min(end.0)))

@@ -204,3 +204,23 @@ async fn a_batch_run_goes_on_from_the_groups_of_the_last_one() {
         assert_eq!(rows, json!([{"category": "art", "number_posts": n_after}]));
     }
 }
+
+/// Objects may be brought along from elsewhere, under topics that the log does not have.
+#[tokio::test]
+async fn landed_topics_that_the_log_does_not_have_are_counted_once() {
+    let pipeline = Pipeline::new(&Store::in_memory(), 1).await;
+    pipeline.post(0, [pin(0, "art")]).await;
+    pipeline.land().await;
+    let lines = (1..50).map(|n| pin(n, "art") + "\n").collect::<String>();
+    let key = object_store::path::Path::from("topics/b.pin/partition=0/b.pin+0+0000000000.json");
+    pipeline.landing.objects().put(&key, lines.into()).await.unwrap();
+    pipeline.run_batch().await;
+    let serving = pipeline.serving();
+    for n in 50..53 {
+        assert_eq!(
+            rows(&serving, "posts_per_category", Scope::Merged).await.unwrap(),
+            json!([{"category": "art", "number_posts": n}])
+        );
+        pipeline.post(0, [pin(n, "art")]).await;
+    }
+}
