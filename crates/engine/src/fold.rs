@@ -79,10 +79,12 @@ pub struct Past {
 #[derive(Default)]
 pub struct Keys {
     names: Sorted,
-    joins: Sorted,
+    /// None where the join key is the name.
+    joins: Option<Sorted>,
 }
 
-/// A set of hashes, cut to 64 bits: what is in it may be there, what is not is not.
+/// A set of hashes, cut to 64 bits: what is not in it is not there, and what is in it is there but
+/// for one name in a billion billions.
 #[derive(Default)]
 struct Sorted(Vec<u64>);
 
@@ -129,10 +131,14 @@ impl Fold {
 
     /// Bytes that it takes.
     pub fn size_bytes(&self) -> usize {
-        let size = |s: &Folded| {
-            let past = s.how.past.known.as_ref().map_or(0, |k| 8 * (k.names.0.capacity() + k.joins.0.capacity()));
-            past + s.n_bytes + s.names.capacity() * BYTES_PER_NAME + s.joined.capacity() * BYTES_PER_KEY
-        };
+        let size =
+            |s: &Folded| {
+                let past =
+                    s.how.past.known.as_ref().map_or(0, |k| {
+                        8 * (k.names.0.capacity() + k.joins.as_ref().map_or(0, |joins| joins.0.capacity()))
+                    });
+                past + s.n_bytes + s.names.capacity() * BYTES_PER_NAME + s.joined.capacity() * BYTES_PER_KEY
+            };
         self.streams.values().map(size).sum()
     }
 
@@ -198,23 +204,29 @@ impl Folded {
         let mut unknown = Vec::new();
         for batch in fresh.iter().filter(|b| b.num_rows() > 0) {
             let names = hasher.hash(batch, &identity)?;
-            let asks: BooleanArray = names
-                .iter()
-                .map(|name| Some(!self.names.contains_key(name) && self.how.past.may_name(*name)))
-                .collect();
+            let places = self.sources.places(batch)?;
+            let (mut asks, mut is_replay) = (Vec::with_capacity(names.len()), Vec::with_capacity(names.len()));
+            for (name, place) in names.iter().zip(&places) {
+                let may_be_there = !self.names.contains_key(name) && self.how.past.may_name(*name);
+                // Behind all of the past it does not matter what the first row of its name says.
+                let is_behind = may_be_there && self.how.past.is_known_to_end_before(&self.sources, *place);
+                asks.push(may_be_there && !is_behind);
+                is_replay.push(is_behind);
+            }
+            let asks = BooleanArray::from(asks);
             if asks.true_count() > 0 {
                 unknown.push(compute::filter_record_batch(&project(batch, &identity)?, &asks)?);
             }
-            named.push((batch, names));
+            named.push((batch, names, places, is_replay));
         }
         self.learn(context, hasher, unknown).await?;
-        for (batch, names) in named {
+        for (batch, names, places, is_replay) in named {
             let own = self.narrow(batch)?;
             let says = self.says(hasher, &own)?;
-            let places = self.sources.places(batch)?;
             let mut counts = Vec::with_capacity(names.len());
-            for ((name, place), says) in names.into_iter().zip(places).zip(says) {
+            for (((name, place), is_replay), says) in names.into_iter().zip(places).zip(is_replay).zip(says) {
                 match self.names.get(&name) {
+                    None if is_replay => counts.push(false),
                     None => {
                         self.names.insert(name, Entry { place, says });
                         counts.push(true);
@@ -360,7 +372,13 @@ impl Past {
     }
 
     fn may_join(&self, key: NameHash) -> bool {
-        self.table.is_some() && self.known.as_ref().is_none_or(|k| k.joins.has(key))
+        self.table.is_some() && self.known.as_ref().is_none_or(|k| k.joins.as_ref().unwrap_or(&k.names).has(key))
+    }
+
+    /// Whether all rows of the past whose names are known stand before a place.
+    fn is_known_to_end_before(&self, sources: &Sources, place: Place) -> bool {
+        let begun = self.below.next.iter().filter(|(_, next)| next.0 > 0).map(|(partition, _)| partition);
+        self.known.is_some() && begun.max().is_none_or(|last| sources.is_in_or_behind(place, last))
     }
 
     /// Rows whose columns are equal to those of one of the `asked`.
@@ -420,13 +438,13 @@ impl Keys {
                 keys.names.0.extend(hasher.hash(&batch, &identity)?.into_iter().map(short));
             }
             if let Some(join) = join.filter(|join| identity != [*join]) {
-                keys.joins.0.extend(hasher.hash(&batch, &[join])?.into_iter().map(short));
+                let joins = keys.joins.get_or_insert_default();
+                joins.0.extend(hasher.hash(&batch, &[join])?.into_iter().map(short));
             }
         }
         keys.names.order();
-        keys.joins.order();
-        if join.is_some_and(|join| identity == [join]) {
-            keys.joins = Sorted(keys.names.0.clone());
+        if let Some(joins) = &mut keys.joins {
+            joins.order();
         }
         Ok(keys)
     }

@@ -19,6 +19,7 @@ use datafusion::{
     },
     common::hash_utils::QualityRandomState,
 };
+use model::TopicPartition;
 use uuid::Uuid;
 
 /// The hash of a row's name.
@@ -112,6 +113,12 @@ impl Sources {
             return self.names[one.source as usize] < self.names[other.source as usize];
         }
         (one.offset, one.nth) < (other.offset, other.nth)
+    }
+
+    /// Whether a place is in a partition, or in one behind it.
+    pub fn is_in_or_behind(&self, place: Place, partition: &TopicPartition) -> bool {
+        let (topic, number) = &self.names[place.source as usize];
+        (topic.as_str(), *number) >= (partition.topic.as_str(), partition.partition as i32)
     }
 
     fn number_of(&mut self, topic: &str, partition: i32) -> usize {

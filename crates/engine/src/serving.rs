@@ -155,7 +155,7 @@ impl Serving {
             )));
         }
         if ask.scope == Scope::Merged
-            && let Some(answer) = self.from_groups(view, ask).await?
+            && let Some(answer) = self.answer_from_groups(view, ask).await?
         {
             return Ok(answer);
         }
@@ -169,7 +169,7 @@ impl Serving {
     }
 
     /// The answer of a view whose groups follow the log; None if they do not.
-    async fn from_groups(&self, view: &ViewDef, ask: &Ask) -> Result<Option<Answer>, QueryError> {
+    async fn answer_from_groups(&self, view: &ViewDef, ask: &Ask) -> Result<Option<Answer>, QueryError> {
         let mut standing = self.standing.lock().await;
         let groups = match self.follow(&mut standing, view).await {
             Ok(groups) => groups,
@@ -200,7 +200,7 @@ impl Serving {
         }
         let standing = standing.get_or_insert_with(|| {
             let views = self.definitions.views.iter().filter(|v| mergeable.has(&v.name)).cloned().collect();
-            Standing::of(mergeable.clone(), views, self.runtime.clone(), self.config.memory_bytes / 2)
+            Standing::of(mergeable.clone(), views, self.runtime.clone(), self.config.memory_bytes / 4 * 3)
         });
         let description = log.describe().await?;
         let mut boundary = Boundary { scope: Scope::Merged, complete: true, ..Boundary::default() };
@@ -291,7 +291,9 @@ impl Serving {
             let through = moment.tail_through.clone();
             let batch = moment.parts.batch.clone();
             let rows = relation.unite(&context, moment.parts).await?;
-            streams.insert(relation.name, StreamRows { rows, batch, through });
+            let reached = saved.through.iter().filter(|(p, _)| state.cleaning.stream().takes(p.topic.as_str()));
+            let before = reached.map(|(partition, next)| (partition.clone(), *next)).collect();
+            streams.insert(relation.name, StreamRows { rows, batch, before, through });
         }
         standing.begin(&context, origin, &saved, streams).await
     }

@@ -20,8 +20,9 @@ pub(super) mod produce;
 
 /// The streams in the order in which they are posted.
 pub(super) const STREAMS: [&str; 3] = ["pin", "geo", "user"];
-/// The first part of the topics' names, unless a bench wants another.
-pub(super) const USER_ID: &str = "bench";
+/// The first part of the topics' names, unless a bench wants another. Behind `history` in the order
+/// of topics, as the offsets of a topic are behind its history.
+pub(super) const USER_ID: &str = "live";
 /// Every so many records one is posted again.
 const AGAIN_EVERY: u64 = 50;
 /// The rows of the emulator: its tables have so many.

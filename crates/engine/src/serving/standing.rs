@@ -82,6 +82,8 @@ struct Kept {
 pub struct StreamRows {
     pub rows: datafusion::prelude::DataFrame,
     pub batch: Option<Arc<dyn datafusion::catalog::TableProvider>>,
+    /// How far the groups reach in its partitions.
+    pub before: BTreeMap<TopicPartition, Offset>,
     pub through: BTreeMap<TopicPartition, Offset>,
 }
 
@@ -110,10 +112,10 @@ impl Standing {
         streams: BTreeMap<String, StreamRows>,
     ) -> Result<bool> {
         let hasher = NameHasher::default();
-        let before = Checkpoint { log: origin.log, next: origin.through.clone() };
         let mut folds = Vec::new();
         for (name, shape) in &self.mergeable.streams {
             let stream = streams.get(name).with_context(|| format!("stream {name} was not looked at"))?;
+            let before = Checkpoint { log: origin.log, next: stream.before.clone() };
             let known = match &stream.batch {
                 Some(table) => {
                     let join = shape.join.as_deref();
@@ -121,7 +123,7 @@ impl Standing {
                 }
                 None => None,
             };
-            let past = Past { table: stream.batch.clone(), below: before.clone(), known };
+            let past = Past { table: stream.batch.clone(), below: before, known };
             folds.push(StreamFold::of(name, shape, past));
         }
         let mut views = BTreeMap::new();
@@ -148,7 +150,7 @@ impl Standing {
         });
         self.state = State::Spoiled(origin);
         for (name, stream) in streams.into_iter().filter(|(name, _)| self.mergeable.streams.contains_key(name)) {
-            let rows = match below(&before.next) {
+            let rows = match below(&stream.before) {
                 Some(below) => stream.rows.filter(not(below))?,
                 None => stream.rows,
             };
@@ -233,7 +235,7 @@ impl Standing {
         };
         if running.fold.size_bytes() > self.max_bytes {
             tracing::info!(
-                "views do not fit in half of serving.memory_bytes: they are computed from all rows until a batch run"
+                "views do not fit in three quarters of serving.memory_bytes: they are computed from all rows until a batch run"
             );
             return Ok(false);
         }
