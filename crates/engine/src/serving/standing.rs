@@ -30,8 +30,8 @@ use crate::{
 
 /// Rows of the tables folded at a time when views begin.
 const CHUNK_ROWS: usize = 1 << 17;
-/// New rows after which all views take up what has changed, and not only the one asked for.
-const MANY_NEW_ROWS: usize = 16 << 10;
+/// New rows that wait for views which nobody asks for; beyond it all views take them up at once.
+const MANY_NEW_ROWS: usize = 1 << 19;
 /// Groups added to a view before they are merged into the others.
 const MANY_NEW_GROUPS: usize = 4 << 10;
 
@@ -217,6 +217,12 @@ impl Standing {
     pub async fn groups(&mut self, view: &ViewDef) -> Result<Option<Vec<RecordBatch>>> {
         let State::Up(running) = &mut self.state else { return Ok(None) };
         take_up(&self.mergeable, &self.runtime, running, view).await?;
+        // With each question one more view follows, so that none has to take up a lot at once.
+        let last = self.views.iter().min_by_key(|view| running.views.get(&view.name).map(|kept| kept.next));
+        if let Some(last) = last {
+            take_up(&self.mergeable, &self.runtime, running, last).await?;
+        }
+        running.let_go();
         let kept = running.views.get(&view.name).context("the view stands")?;
         Ok(Some(kept.groups.clone()))
     }
@@ -239,7 +245,7 @@ impl Standing {
             );
             return Ok(false);
         }
-        let n_rows: usize = epoch.new.values().flatten().map(RecordBatch::num_rows).sum();
+        let n_rows = n_new_rows(&epoch);
         if n_rows > 0 {
             running.n_pending_rows += n_rows;
             running.epochs.push_back(Arc::new(epoch));
@@ -251,11 +257,24 @@ impl Standing {
         for view in &self.views {
             take_up(&self.mergeable, &self.runtime, running, view).await?;
         }
-        running.n_gone += running.epochs.len();
-        running.epochs.clear();
-        running.n_pending_rows = 0;
+        running.let_go();
         Ok(())
     }
+}
+
+impl Running {
+    /// Lets go of the epochs that all views have taken up.
+    fn let_go(&mut self) {
+        let done = self.views.values().map(|kept| kept.next).min().unwrap_or(self.n_gone);
+        for epoch in self.epochs.drain(..done - self.n_gone) {
+            self.n_pending_rows -= n_new_rows(&epoch);
+        }
+        self.n_gone = done;
+    }
+}
+
+fn n_new_rows(epoch: &Epoch) -> usize {
+    epoch.new.values().flatten().map(RecordBatch::num_rows).sum()
 }
 
 /// Adds to a view's groups what has changed since it was last asked for.
