@@ -49,8 +49,7 @@ pub fn session(runtime: Arc<RuntimeEnv>, joins: Joins) -> SessionContext {
     // Views of text share buffers that each batch is charged for anew.
     options.execution.parquet.schema_force_view_types = joins == Joins::InMemory;
     if joins == Joins::Spilling {
-        // With one partition DataFusion joins by hash tables, whatever it is told.
-        config = config.with_batch_size(SMALL_BATCH_ROWS).with_target_partitions(2);
+        config = config.with_batch_size(SMALL_BATCH_ROWS).with_target_partitions(1);
     }
     SessionContext::new_with_config_rt(config, runtime)
 }

@@ -16,7 +16,7 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use model::{Checkpoint, LogId, Offset, TopicPartition, ViewDef};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use super::{
@@ -50,9 +50,6 @@ struct Work<'a> {
     /// The last run's groups, and what has changed since.
     saved: Option<(Saved, Epoch)>,
     inputs: OnceCell<Inputs<'a>>,
-    /// Views share the memory one after the other: hash tables of one would leave none to the
-    /// sorts of another.
-    memory: Mutex<()>,
 }
 
 /// A view's table written, and the groups that its answer came from.
@@ -133,7 +130,7 @@ impl<'a> Work<'a> {
             }
         }
         let inputs = OnceCell::new();
-        let mut work = Self { batch, log, run, runtime, mergeable, marks, saved: None, inputs, memory: Mutex::new(()) };
+        let mut work = Self { batch, log, run, runtime, mergeable, marks, saved: None, inputs };
         work.saved = match work.changes(through).await {
             Err(e) if is_out_of_memory(&e) => None,
             changes => changes?,
@@ -174,10 +171,7 @@ impl<'a> Work<'a> {
     }
 
     async fn write(&self, view: &ViewDef, definition: String) -> Result<Written> {
-        let (schema, batches, groups) = {
-            let _alone = self.memory.lock().await;
-            self.evaluate(view).await?
-        };
+        let (schema, batches, groups) = self.evaluate(view).await?;
         let def = TableDef { path: path_of(view), schema, definition: definition.clone(), log: self.log };
         let config = &self.batch.config;
         let mut table = self.batch.tables.open_or_create(&def).await?;
