@@ -128,9 +128,8 @@ impl Keeping {
     }
 }
 
-/// Keeps the rows of `all` that count, by the columns that name them; without such columns all. `all` has the position
-/// columns, the naming ones, and those of `schema` and are kept as
-/// those of `table`.
+/// Keeps the rows of `all` that count, by the columns that name them; without such columns all.
+/// `all` has the position columns, the naming ones, and those of `schema`, which are kept.
 pub async fn keep_first_of_each(
     context: &SessionContext,
     all: &DataFrame,

@@ -148,6 +148,7 @@ impl Standing {
             n_pending_rows: 0,
             views,
         });
+        // Until they stand, also when this takes too long for whoever asked: not tried again then.
         self.state = State::Spoiled(origin);
         for (name, stream) in streams.into_iter().filter(|(name, _)| self.mergeable.streams.contains_key(name)) {
             let rows = match below(&stream.before) {
@@ -199,10 +200,9 @@ impl Standing {
         through: BTreeMap<TopicPartition, Offset>,
     ) -> Result<bool> {
         let State::Up(mut running) = std::mem::replace(&mut self.state, State::Down) else { return Ok(false) };
-        let origin = running.origin.clone();
-        self.state = State::Spoiled(origin);
         let context = session::session(self.runtime.clone(), Joins::InMemory);
         if !self.take(&mut running, &context, fresh).await? {
+            self.state = State::Spoiled(running.origin);
             return Ok(false);
         }
         running.through.extend(through);
@@ -289,12 +289,14 @@ async fn take_up(
     for at in kept.next..end {
         let epoch = &running.epochs[at - running.n_gone];
         let changes = mergeable.changes(runtime, view, epoch).await?;
+        // Together, with no wait in between: whoever asked may give up at any wait, and an epoch
+        // counts once.
         kept.n_added += changes.iter().map(RecordBatch::num_rows).sum::<usize>();
         kept.groups.extend(changes);
+        kept.next = at + 1;
     }
-    kept.next = end;
     if kept.n_added > MANY_NEW_GROUPS.max(kept.n_merged / 4) || kept.groups.len() > 64 {
-        let groups = mergeable.merge(runtime, view, std::mem::take(&mut kept.groups)).await?;
+        let groups = mergeable.merge(runtime, view, kept.groups.clone()).await?;
         let schema = groups.first().context("groups have a schema")?.schema();
         let merged = concat_batches(&schema, &groups)?;
         kept.n_merged = merged.num_rows();

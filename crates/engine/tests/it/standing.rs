@@ -224,3 +224,33 @@ async fn landed_topics_that_the_log_does_not_have_are_counted_once() {
         pipeline.post(0, [pin(n, "art")]).await;
     }
 }
+
+/// Clients go away, and questions take too long: a question may end at any of its waits.
+#[tokio::test]
+async fn a_question_that_is_given_up_changes_no_later_answer() {
+    let pipeline = Pipeline::new(&Store::in_memory(), 1).await;
+    let serving = pipeline.serving();
+    let mut n_posts = 0;
+    for n_polls in 0..150 {
+        // Another view is asked in between, so that this one has more than one epoch to take up.
+        for _ in 0..3 {
+            pipeline.post(0, [pin(n_posts, "art")]).await;
+            n_posts += 1;
+            rows(&serving, "new_users_per_year", Scope::Merged).await.unwrap();
+        }
+        {
+            let mut asked = std::pin::pin!(rows(&serving, "posts_per_category", Scope::Merged));
+            for _ in 0..n_polls {
+                if futures::poll!(asked.as_mut()).is_ready() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(
+            rows(&serving, "posts_per_category", Scope::Merged).await.unwrap(),
+            json!([{"category": "art", "number_posts": n_posts}]),
+            "given up after {n_polls} polls"
+        );
+    }
+}
