@@ -22,12 +22,14 @@ use futures::StreamExt;
 
 use crate::{
     decode::POSITION,
-    identity::{ByName, NameHash, NameHasher, Place, Sources},
+    identity::{ByName, NameHash, NameHasher, Place, Share, Sources},
     session::{Scratch, quoted},
 };
 
 /// A map holds a hash and a place per slot, one byte more, and is never filled wholly.
 const BYTES_PER_SLOT: usize = size_of::<(NameHash, Place)>() + 1;
+/// So many names are looked at whatever the memory: to divide them would help nobody.
+const FEW_NAMES: usize = 1024;
 /// Kept rows go to a file when they take more than this part of the memory.
 const HELD_PART: usize = 8;
 /// Rows of a group in such a file: the least that a thread reads at a time.
@@ -53,13 +55,6 @@ struct Keeping {
     max_bytes: usize,
     file: PathBuf,
     writer: Option<ArrowWriter<File>>,
-}
-
-/// Names whose hashes leave `rest` when divided by `divisor`.
-#[derive(Clone, Copy)]
-struct Share {
-    rest: u64,
-    divisor: u64,
 }
 
 impl Held {
@@ -152,15 +147,11 @@ pub async fn keep_first_of_each(
         return keeping.finish();
     }
     let hasher = NameHasher::default();
-    let mut shares = vec![Share { rest: 0, divisor: 1 }];
+    let mut shares = vec![Share::ALL];
     while let Some(share) = shares.pop() {
-        let Share { rest, divisor } = share;
         match first_places(context, all, identity, &hasher, share).await? {
             Some(firsts) => keep(all, identity, &hasher, share, &firsts, &mut keeping).await?,
-            None => {
-                let divisor = divisor.checked_mul(2).context("the names do not fit in memory")?;
-                shares.extend([rest, rest + divisor / 2].map(|rest| Share { rest, divisor }));
-            }
+            None => shares.extend(share.halves().context("the names do not fit in memory")?),
         }
     }
     keeping.finish()
@@ -189,7 +180,7 @@ async fn first_places(
             if firsts.len() == firsts.capacity() {
                 // A map that grows has both its tables for a moment.
                 let slots = (firsts.capacity() + 1).next_power_of_two() * 2;
-                if reserved.try_resize(slots * BYTES_PER_SLOT * 3 / 2).is_err() && share.is_divisible(&firsts) {
+                if reserved.try_resize(slots * BYTES_PER_SLOT * 3 / 2).is_err() && firsts.len() >= FEW_NAMES {
                     return Ok(None);
                 }
             }
@@ -232,15 +223,4 @@ async fn keep(
         keeping.push(compute::filter_record_batch(&batch, &counts)?)?;
     }
     Ok(())
-}
-
-impl Share {
-    fn has(self, hash: NameHash) -> bool {
-        (hash >> 64) as u64 % self.divisor == self.rest
-    }
-
-    /// A handful of names is looked at whatever the memory: to divide them would help nobody.
-    fn is_divisible(self, firsts: &ByName<Place>) -> bool {
-        firsts.len() >= 1024
-    }
 }

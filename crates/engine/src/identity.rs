@@ -43,6 +43,14 @@ pub struct Sources {
     names: Vec<(String, i32)>,
 }
 
+/// The names whose hashes leave `rest` when divided by `divisor`: what does not fit in memory as a
+/// whole is done share by share.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    rest: u64,
+    divisor: u64,
+}
+
 /// The keys of one set of hashes: only hashes under the same keys are compared.
 #[derive(Clone, Debug)]
 pub struct NameHasher {
@@ -62,18 +70,20 @@ impl Default for NameHasher {
 }
 
 impl NameHasher {
-    /// A hash per row of the named columns. Text hashes the same in whatever type it comes.
+    /// A hash per row of the named columns.
     pub fn hash(&self, rows: &RecordBatch, columns: &[&str]) -> Result<Vec<NameHash>> {
-        let arrays: Vec<ArrayRef> = columns
-            .iter()
-            .map(|name| {
-                let column = rows.column_by_name(name).with_context(|| format!("column {name} is missing"))?;
-                Ok(match column.data_type() {
-                    DataType::Utf8 | DataType::LargeUtf8 => compute::cast(column, &DataType::Utf8View)?,
-                    _ => column.clone(),
-                })
-            })
-            .collect::<Result<_>>()?;
+        let column = |name: &&str| rows.column_by_name(name).with_context(|| format!("column {name} is missing"));
+        let columns: Vec<&ArrayRef> = columns.iter().map(column).collect::<Result<_>>()?;
+        self.hash_columns(&columns)
+    }
+
+    /// A hash per row. Text hashes the same in whatever type it comes.
+    pub fn hash_columns(&self, columns: &[&ArrayRef]) -> Result<Vec<NameHash>> {
+        let in_one_type = |column: &&ArrayRef| match column.data_type() {
+            DataType::Utf8 | DataType::LargeUtf8 => compute::cast(column, &DataType::Utf8View),
+            _ => Ok(ArrayRef::clone(column)),
+        };
+        let arrays: Vec<ArrayRef> = columns.iter().map(in_one_type).collect::<Result<_, _>>()?;
         let fields = arrays.iter().map(|a| SortField::new(a.data_type().clone())).collect();
         let converter = RowConverter::new(fields)?;
         let names = converter.convert_columns(&arrays)?;
@@ -82,6 +92,24 @@ impl NameHasher {
             u128::from(high.hash_one(bytes)) << 64 | u128::from(low.hash_one(bytes))
         };
         Ok(names.iter().map(|name| hash(name.as_ref())).collect())
+    }
+}
+
+impl Share {
+    /// All names.
+    pub const ALL: Self = Self { rest: 0, divisor: 1 };
+    /// Memory that does not suffice for so small a share never will.
+    const MAX_DIVISOR: u64 = 1 << 20;
+
+    pub fn has(self, hash: NameHash) -> bool {
+        (hash >> 64) as u64 % self.divisor == self.rest
+    }
+
+    /// Two shares that are this one; None if it is small enough for any memory.
+    pub fn halves(self) -> Option<[Self; 2]> {
+        let Self { rest, divisor } = self;
+        let halves = [rest, rest + divisor].map(|rest| Self { rest, divisor: 2 * divisor });
+        (divisor < Self::MAX_DIVISOR).then_some(halves)
     }
 }
 
@@ -181,6 +209,22 @@ mod tests {
         assert_eq!(hashes[0], hashes[3]);
         assert!(hashes[0] != hashes[1] && hashes[1] != hashes[2] && hashes[0] != hashes[2]);
         assert_ne!(hashes, NameHasher::default().hash(&views, &["x", "y"]).expect("hashes"));
+    }
+
+    #[test]
+    fn a_name_is_in_one_of_two_halves() {
+        let hashes = NameHasher::default()
+            .hash(&rows(vec![("x", Arc::new((0..1000).collect::<Int64Array>()))]), &["x"])
+            .expect("hashes");
+        let mut shares = vec![Share::ALL];
+        for _ in 0..4 {
+            shares = shares.into_iter().flat_map(|share| share.halves().expect("two")).collect();
+        }
+        assert_eq!(shares.len(), 16);
+        for hash in hashes {
+            assert_eq!(shares.iter().filter(|share| share.has(hash)).count(), 1);
+        }
+        assert!(shares.iter().all(|share| share.divisor == 16));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
     definitions::Definitions,
     landing::Landing,
     mergeable,
-    session::{self, Joins},
+    session::{Mode, Resources},
     store::Store,
     table::{self, Table, Tables},
 };
@@ -115,8 +115,7 @@ impl Task for Compact {
 
 impl Compact {
     async fn compact(&self, table: &Table, target: u64, report: &mut Report) -> Result<()> {
-        let runtime = session::runtime(self.batch.memory_bytes, &self.spill)?;
-        let session = session::session(runtime, Joins::InMemory);
+        let session = Resources::new(self.batch.memory_bytes, &self.spill)?.session(Mode::Spilling);
         let optimize = table
             .delta()
             .clone()

@@ -18,7 +18,6 @@ use datafusion::{
         ipc::{reader::StreamReader, writer::StreamWriter},
     },
     catalog::MemTable,
-    execution::runtime_env::RuntimeEnv,
     prelude::SessionContext,
 };
 use model::{Dedup, Offset, OffsetRange, TopicPartition, ViewDef};
@@ -32,7 +31,7 @@ use crate::{
     definitions::Definitions,
     fold::{Epoch, Past, StreamFold},
     relation::{self, Relation},
-    session::{self, Joins, quoted},
+    session::{Mode, Resources, quoted},
     split::Split,
     table::{Change, TableDef, Tables},
 };
@@ -142,17 +141,25 @@ impl Mergeable {
     }
 
     /// What an epoch adds to a view's groups.
-    pub async fn changes(&self, runtime: &Arc<RuntimeEnv>, view: &ViewDef, epoch: &Epoch) -> Result<Vec<RecordBatch>> {
+    pub async fn changes(
+        &self,
+        resources: &Resources,
+        mode: Mode,
+        view: &ViewDef,
+        epoch: &Epoch,
+    ) -> Result<Vec<RecordBatch>> {
         let rows = |of: &BTreeMap<String, Vec<RecordBatch>>, name: &str| of.get(name).cloned().unwrap_or_default();
         if self.streams_of(&view.name).all(|name| rows(&epoch.new, name).is_empty()) {
             return Ok(vec![]);
         }
         let with = |name: &str| [rows(&epoch.old, name), rows(&epoch.new, name)].concat();
-        let context = self.session(runtime, &view.name, with)?;
+        let context = resources.session(mode);
+        self.register(&context, &view.name, with)?;
         let mut changes = self.split(&context, view).await?.groups(&context).await?;
         // Without partners in all of its streams nothing was counted before.
         if self.streams_of(&view.name).all(|name| !rows(&epoch.old, name).is_empty()) {
-            let context = self.session(runtime, &view.name, |name| rows(&epoch.old, name))?;
+            let context = resources.session(mode);
+            self.register(&context, &view.name, |name| rows(&epoch.old, name))?;
             let split = self.split(&context, view).await?;
             for groups in split.groups(&context).await? {
                 changes.extend(split.negative(&groups)?);
@@ -162,26 +169,26 @@ impl Mergeable {
         Ok(changes)
     }
 
-    /// One row per group.
+    /// One row per group. The session is a new one, here and for answers.
     pub async fn merge(
         &self,
-        runtime: &Arc<RuntimeEnv>,
+        context: &SessionContext,
         view: &ViewDef,
         groups: Vec<RecordBatch>,
     ) -> Result<Vec<RecordBatch>> {
-        let context = self.session(runtime, &view.name, |_| vec![])?;
-        self.split(&context, view).await?.merge(&context, groups).await
+        self.register(context, &view.name, |_| vec![])?;
+        self.split(context, view).await?.merge(context, groups).await
     }
 
     /// A view's answer out of its groups.
     pub async fn answer(
         &self,
-        runtime: &Arc<RuntimeEnv>,
+        context: &SessionContext,
         view: &ViewDef,
         groups: Vec<RecordBatch>,
     ) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-        let context = self.session(runtime, &view.name, |_| vec![])?;
-        self.split(&context, view).await?.answer(&context, groups).await
+        self.register(context, &view.name, |_| vec![])?;
+        self.split(context, view).await?.answer(context, groups).await
     }
 
     /// The view taken apart, over the tables that a session has.
@@ -192,18 +199,13 @@ impl Mergeable {
         split.with_context(|| format!("view {} is not what it was", view.name))
     }
 
-    fn session(
-        &self,
-        runtime: &Arc<RuntimeEnv>,
-        view: &str,
-        rows: impl Fn(&str) -> Vec<RecordBatch>,
-    ) -> Result<SessionContext> {
-        let context = session::session(runtime.clone(), Joins::InMemory);
+    /// Makes rows of a view's streams known to a session.
+    fn register(&self, context: &SessionContext, view: &str, rows: impl Fn(&str) -> Vec<RecordBatch>) -> Result<()> {
         for name in self.streams_of(view) {
             let table = MemTable::try_new(self.streams[name].schema.clone(), vec![rows(name)])?;
             context.register_table(quoted(name), Arc::new(table))?;
         }
-        Ok(context)
+        Ok(())
     }
 
     /// A hash of all that decides a view's groups but the rows themselves.

@@ -25,7 +25,7 @@ use crate::{
     cleaning::Cleaning,
     counted::{self, Held},
     decode,
-    session::{Scratch, quoted},
+    session::{Mode, Scratch, quoted},
 };
 
 /// What a table holds and how its rows are counted.
@@ -72,10 +72,12 @@ impl<'a> Relation<'a> {
         parts: Parts,
         columns: &BTreeSet<String>,
         scratch: &Scratch,
+        mode: Mode,
     ) -> Result<Option<Held>> {
         let is_empty = parts.is_empty();
         let all = self.unite(context, parts).await.with_context(|| format!("table {}", self.name))?;
-        if self.identity.is_empty() || is_empty {
+        // Shares are of tables, and looked at one after the other.
+        if mode != Mode::Spilling && (self.identity.is_empty() || is_empty) {
             context.register_table(quoted(&self.name), all.into_view())?;
             return Ok(None);
         }
@@ -152,6 +154,13 @@ fn any_of(mut terms: Vec<Expr>) -> Option<Expr> {
     }
     let right = terms.split_off(terms.len() / 2);
     Some(any_of(terms)?.or(any_of(right)?))
+}
+
+/// Computes a view from the rows that a session's tables hold.
+pub async fn evaluate(context: &SessionContext, view: &ViewDef) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let frame = plan(context, &view.sql).await?;
+    let schema = Arc::new(frame.schema().as_arrow().clone());
+    Ok((schema, frame.collect().await?))
 }
 
 /// Plans a view's text: one `SELECT`, nothing that writes.

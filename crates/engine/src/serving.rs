@@ -16,7 +16,6 @@ use anyhow::{Context, Result};
 use async_trait::async_trait;
 use datafusion::{
     arrow::{array::RecordBatch, datatypes::SchemaRef},
-    execution::runtime_env::RuntimeEnv,
     prelude::SessionContext,
 };
 use model::{
@@ -38,7 +37,7 @@ use crate::{
     mergeable::{Marks, Mergeable, Saved},
     relation::{self, Parts, Relation},
     rows,
-    session::{self, Joins, Scratch},
+    session::{Mode, Resources, Scratch, is_out_of_memory},
     table::{Table, Tables},
 };
 
@@ -56,7 +55,7 @@ pub struct Serving {
     definitions: Arc<Definitions>,
     dedup: Option<Dedup>,
     config: ServingConfig,
-    runtime: Arc<RuntimeEnv>,
+    resources: Arc<Resources>,
     spill: PathBuf,
     permits: Semaphore,
     streams: Vec<StreamState>,
@@ -115,7 +114,7 @@ impl Serving {
         };
         Ok(Self {
             streams: definitions.streams.iter().map(state_of).collect(),
-            runtime: session::runtime(config.memory_bytes, spill)?,
+            resources: Resources::new(config.memory_bytes, spill)?,
             spill: spill.to_owned(),
             permits: Semaphore::new(config.max_concurrent_queries),
             log,
@@ -159,10 +158,12 @@ impl Serving {
         {
             return Ok(answer);
         }
-        match self.evaluate(view, ask, Joins::InMemory).await {
+        match self.evaluate(view, ask, Mode::InMemory).await {
             Err(QueryError::Failed(e)) if is_out_of_memory(&e) => {
-                tracing::info!(view = view.name, "joining again by sorting: the hash tables did not fit in memory");
-                self.evaluate(view, ask, Joins::Spilling).await
+                tracing::info!(view = view.name, "asking again with less at a time: it did not fit in memory");
+                let is_mergeable = self.mergeable().await?.has(&view.name);
+                let mode = if is_mergeable { Mode::Spilling } else { Mode::SortingJoins };
+                self.evaluate(view, ask, mode).await
             }
             answer => answer,
         }
@@ -182,7 +183,7 @@ impl Serving {
         };
         drop(standing);
         let Some((mergeable, groups, mut boundary)) = groups else { return Ok(None) };
-        let (schema, batches) = mergeable.answer(&self.runtime, view, groups).await?;
+        let (schema, batches) = mergeable.answer(&self.resources.session(Mode::InMemory), view, groups).await?;
         boundary.dedup = self.dedup_in_words();
         self.encoded(ask, &schema, &batches, boundary).map(Some)
     }
@@ -194,13 +195,13 @@ impl Serving {
         view: &ViewDef,
     ) -> Result<Option<(Arc<Mergeable>, Vec<RecordBatch>, Boundary)>> {
         let Some(log) = self.log.as_ref() else { return Ok(None) };
-        let mergeable = self.mergeable.get_or_try_init(|| self.plan_mergeable()).await?;
+        let mergeable = self.mergeable().await?;
         if !mergeable.has(&view.name) {
             return Ok(None);
         }
         let standing = standing.get_or_insert_with(|| {
             let views = self.definitions.views.iter().filter(|v| mergeable.has(&v.name)).cloned().collect();
-            Standing::of(mergeable.clone(), views, self.runtime.clone(), self.config.memory_bytes / 4 * 3)
+            Standing::of(mergeable.clone(), views, self.resources.clone(), self.config.memory_bytes / 4 * 3)
         });
         let description = log.describe().await?;
         let mut boundary = Boundary { scope: Scope::Merged, complete: true, ..Boundary::default() };
@@ -259,8 +260,9 @@ impl Serving {
         Ok(groups.map(|groups| (mergeable.clone(), groups, boundary)))
     }
 
-    async fn plan_mergeable(&self) -> Result<Arc<Mergeable>> {
-        Ok(Arc::new(Mergeable::of(&self.definitions, self.dedup).await?))
+    async fn mergeable(&self) -> Result<&Arc<Mergeable>> {
+        let plan = async || Ok(Arc::new(Mergeable::of(&self.definitions, self.dedup).await?));
+        self.mergeable.get_or_try_init(plan).await
     }
 
     /// Begins to follow the log where the last batch run ended.
@@ -271,7 +273,7 @@ impl Serving {
         description: &LogDescription,
         marks: Marks,
     ) -> Result<bool> {
-        let context = session::session(self.runtime.clone(), Joins::InMemory);
+        let context = self.resources.session(Mode::InMemory);
         let log = description.id;
         let saved = match Saved::load(&context, &self.tables, log.id).await? {
             Some(saved) => saved,
@@ -309,7 +311,7 @@ impl Serving {
                 view.name
             )));
         };
-        let context = session::session(self.runtime.clone(), Joins::InMemory);
+        let context = self.resources.session(Mode::InMemory);
         // One partition keeps the order in which the rows were written.
         context.state_ref().write().config_mut().options_mut().execution.target_partitions = 1;
         let provider = table.scan(&context).await?;
@@ -327,8 +329,8 @@ impl Serving {
         self.encoded(ask, &schema, &batches, boundary)
     }
 
-    async fn evaluate(&self, view: &ViewDef, ask: &Ask, joins: Joins) -> Result<Answer, QueryError> {
-        let context = session::session(self.runtime.clone(), joins);
+    async fn evaluate(&self, view: &ViewDef, ask: &Ask, mode: Mode) -> Result<Answer, QueryError> {
+        let context = self.resources.session(mode);
         let mut boundary = Boundary { scope: ask.scope, complete: true, ..Boundary::default() };
         let wanted = relation::tables_of(&context, &view.sql)?;
         let look = |kind| Look { context: &context, kind, scope: ask.scope };
@@ -342,19 +344,23 @@ impl Serving {
                 let moment = self.look(state, &state.rows, look(Kind::Rows)).await?;
                 let relation = Relation::rows(&state.cleaning, self.dedup.unwrap_or(stream.dedup));
                 moment.tell(&mut boundary);
-                held.push(relation.register(&context, moment.parts, &columns, &scratch).await?);
+                held.push(relation.register(&context, moment.parts, &columns, &scratch, mode).await?);
             }
             if wanted.contains(&stream.rejected()) {
                 let moment = self.look(state, &state.rejects, look(Kind::Rejects)).await?;
                 moment.tell(&mut boundary);
                 let relation = Relation::rejects(&state.cleaning);
-                held.push(relation.register(&context, moment.parts, &columns, &scratch).await?);
+                held.push(relation.register(&context, moment.parts, &columns, &scratch, mode).await?);
             }
         }
         boundary.dedup = self.dedup_in_words();
-        let frame = relation::plan(&context, &view.sql).await?;
-        let schema = Arc::new(frame.schema().as_arrow().clone());
-        let batches = frame.collect().await.map_err(anyhow::Error::from)?;
+        let (schema, batches) = if mode == Mode::Spilling {
+            let split = self.mergeable().await?.split(&context, view).await?;
+            let groups = split.groups_by_shares(&context).await?;
+            split.answer(&context, groups).await?
+        } else {
+            relation::evaluate(&context, view).await?
+        };
         self.encoded(ask, &schema, &batches, boundary)
     }
 
@@ -683,15 +689,4 @@ impl Opened {
 /// The log was trimmed under the reader: the layers below have moved on.
 fn moved_on(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<LogError>(), Some(LogError::OutOfRange { .. }))
-}
-
-/// DataFusion's word for a pool that is too small, wherever in the chain it stands. Some
-/// operators pass it on as text only.
-pub fn is_out_of_memory(error: &anyhow::Error) -> bool {
-    use datafusion::error::DataFusionError;
-    error.chain().any(|cause| {
-        let root = cause.downcast_ref::<DataFusionError>().map(DataFusionError::find_root);
-        matches!(root, Some(DataFusionError::ResourcesExhausted(_)))
-            || cause.to_string().contains("Resources exhausted")
-    })
 }

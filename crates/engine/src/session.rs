@@ -7,10 +7,20 @@ use std::{
 
 use anyhow::{Context, Result};
 use datafusion::{
+    common::{
+        config::ConfigOptions,
+        tree_node::{Transformed, TreeNode},
+    },
     execution::{
+        SessionStateBuilder,
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
         memory_pool::FairSpillPool,
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
+    },
+    physical_optimizer::PhysicalOptimizerRule,
+    physical_plan::{
+        ExecutionPlan, ExecutionPlanProperties, coalesce_partitions::CoalescePartitionsExec,
+        repartition::RepartitionExec,
     },
     prelude::{SessionConfig, SessionContext},
 };
@@ -19,39 +29,100 @@ use uuid::Uuid;
 /// Rows handled at a time where memory is short: a sort needs room for a few such batches.
 const SMALL_BATCH_ROWS: usize = 1024;
 
-/// How joins are done: by hash tables, which must fit in memory, or by sorting, which spills
-/// and shares the memory among as few sorts as can be.
+/// How a session works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Joins {
+pub enum Mode {
+    /// On all cores and in memory alone: what does not fit fails, and is asked again in another
+    /// mode.
     InMemory,
+    /// On one core, in small batches. Sorts and groups spill; what is joined must fit.
     Spilling,
+    /// Joins sort what they join, and so spill, too.
+    SortingJoins,
 }
 
 /// The memory and the spill folder that sessions share.
-pub fn runtime(memory_bytes: usize, spill: &Path) -> Result<Arc<RuntimeEnv>> {
-    std::fs::create_dir_all(spill).with_context(|| format!("the spill folder {}", spill.display()))?;
-    let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![spill.to_owned()]));
-    let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes)))
-        .with_disk_manager_builder(disk)
-        .build_arc()?;
-    Ok(runtime)
+#[derive(Debug)]
+pub struct Resources {
+    in_memory: Arc<RuntimeEnv>,
+    spilling: Arc<RuntimeEnv>,
 }
 
-/// A session of its own for one question or one run.
-pub fn session(runtime: Arc<RuntimeEnv>, joins: Joins) -> SessionContext {
-    let mut config = SessionConfig::new().with_information_schema(false);
-    let options = config.options_mut();
-    options.optimizer.prefer_hash_join = joins == Joins::InMemory;
-    options.execution.parquet.pushdown_filters = true;
-    // Sorted runs are merged with this much set aside; the default would be most of a small pool.
-    options.execution.sort_spill_reservation_bytes = 1 << 20;
-    // Views of text share buffers that each batch is charged for anew.
-    options.execution.parquet.schema_force_view_types = joins == Joins::InMemory;
-    if joins == Joins::Spilling {
-        config = config.with_batch_size(SMALL_BATCH_ROWS).with_target_partitions(1);
+impl Resources {
+    pub fn new(memory_bytes: usize, spill: &Path) -> Result<Arc<Self>> {
+        std::fs::create_dir_all(spill).with_context(|| format!("the spill folder {}", spill.display()))?;
+        let pool = Arc::new(FairSpillPool::new(memory_bytes));
+        let with = |mode| {
+            let disk = DiskManagerBuilder::default().with_mode(mode);
+            RuntimeEnvBuilder::new().with_memory_pool(pool.clone()).with_disk_manager_builder(disk).build_arc()
+        };
+        let spilling = with(DiskManagerMode::Directories(vec![spill.to_owned()]))?;
+        Ok(Arc::new(Self { in_memory: with(DiskManagerMode::Disabled)?, spilling }))
     }
-    SessionContext::new_with_config_rt(config, runtime)
+
+    /// A session of its own for one question or one run.
+    pub fn session(&self, mode: Mode) -> SessionContext {
+        let mut config = SessionConfig::new().with_information_schema(false);
+        let options = config.options_mut();
+        options.optimizer.prefer_hash_join = mode != Mode::SortingJoins;
+        options.execution.parquet.pushdown_filters = true;
+        // Sorted runs are merged with this much set aside; the default would be most of a small pool.
+        options.execution.sort_spill_reservation_bytes = 1 << 20;
+        // Views of text share buffers that each batch is charged for anew.
+        options.execution.parquet.schema_force_view_types = mode == Mode::InMemory;
+        let small = |config: SessionConfig| config.with_batch_size(SMALL_BATCH_ROWS);
+        match mode {
+            Mode::InMemory => SessionContext::new_with_config_rt(config, self.in_memory.clone()),
+            Mode::Spilling => {
+                SessionContext::new_with_config_rt(small(config).with_target_partitions(1), self.spilling.clone())
+            }
+            Mode::SortingJoins => {
+                // With one partition joins are by hash, whatever is preferred.
+                let state = SessionStateBuilder::new()
+                    .with_config(small(config).with_target_partitions(2))
+                    .with_runtime_env(self.spilling.clone())
+                    .with_default_features()
+                    .with_physical_optimizer_rule(Arc::new(OneWriterPerPartition))
+                    .build();
+                SessionContext::new_with_state(state)
+            }
+        }
+    }
+}
+
+/// Has one task alone divide rows among partitions: when two of them spill, DataFusion 55.2 may
+/// wait for ever (apache/datafusion#24883, mended after it).
+#[derive(Debug)]
+struct OneWriterPerPartition;
+
+impl PhysicalOptimizerRule for OneWriterPerPartition {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        _: &ConfigOptions,
+    ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+        let one_writer = plan.transform_up(|node| {
+            let Some(repartition) = node.downcast_ref::<RepartitionExec>() else {
+                return Ok(Transformed::no(node));
+            };
+            let input = repartition.input();
+            if repartition.preserve_order() || input.output_partitioning().partition_count() <= 1 {
+                return Ok(Transformed::no(node));
+            }
+            let one: Arc<dyn ExecutionPlan> = Arc::new(CoalescePartitionsExec::new(input.clone()));
+            let repartition = RepartitionExec::try_new(one, repartition.partitioning().clone())?;
+            Ok(Transformed::yes(Arc::new(repartition)))
+        })?;
+        Ok(one_writer.data)
+    }
+
+    fn name(&self) -> &'static str {
+        "one_writer_per_partition"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
 }
 
 /// A folder of one run or one question for what does not fit in memory, removed with it.
@@ -80,6 +151,17 @@ impl Drop for Scratch {
             tracing::warn!(folder = %self.folder.display(), error = %e, "the spill folder keeps files of what has ended");
         }
     }
+}
+
+/// DataFusion's word for a pool that is too small, wherever in the chain it stands. Some
+/// operators pass it on as text only.
+pub fn is_out_of_memory(error: &anyhow::Error) -> bool {
+    use datafusion::error::DataFusionError;
+    error.chain().any(|cause| {
+        let root = cause.downcast_ref::<DataFusionError>().map(DataFusionError::find_root);
+        matches!(root, Some(DataFusionError::ResourcesExhausted(_)))
+            || cause.to_string().contains("Resources exhausted")
+    })
 }
 
 /// A name as it stands in SQL, whatever characters it has.

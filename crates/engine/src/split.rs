@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, Int64Array, RecordBatch, new_null_array},
+        array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, new_null_array},
         compute,
         datatypes::{DataType, Field, Schema, SchemaRef},
     },
@@ -24,15 +24,22 @@ use datafusion::{
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     datasource::provider_as_source,
+    error::DataFusionError,
     functions_aggregate::{
         expr_fn::{max, min, sum},
         min_max::max_udaf,
     },
     logical_expr::{
-        Distinct, Expr, ExprFunctionExt, ExprSchemable, JoinType, LogicalPlan, LogicalPlanBuilder, Operator,
-        Volatility, WindowFunctionDefinition, expr::WindowFunction, utils::split_conjunction,
+        ColumnarValue, Distinct, Expr, ExprFunctionExt, ExprSchemable, JoinType, LogicalPlan, LogicalPlanBuilder,
+        Operator, ScalarUDF, Volatility, WindowFunctionDefinition, create_udf, expr::WindowFunction,
+        utils::split_conjunction,
     },
     prelude::{SessionContext, cast, col},
+};
+
+use crate::{
+    identity::{NameHasher, Share},
+    session::is_out_of_memory,
 };
 
 /// How two values of a group become one.
@@ -92,10 +99,53 @@ impl Split {
         ))
     }
 
-    /// The groups of the rows that the session's tables hold.
+    /// The groups of the rows that the session's tables hold, each perhaps in parts.
     pub async fn groups(&self, context: &SessionContext) -> Result<Vec<RecordBatch>> {
+        self.groups_by(context, self.core.clone()).await
+    }
+
+    /// The same by shares of the keys that rows are joined by: as many as it takes until the rows
+    /// of each that are joined fit in memory.
+    pub async fn groups_by_shares(&self, context: &SessionContext) -> Result<Vec<RecordBatch>> {
+        let hasher = NameHasher::default();
+        let mut shares = vec![Share::ALL];
+        let mut groups = Vec::new();
+        while let Some(share) = shares.pop() {
+            match self.groups_by(context, self.core_of_share(&hasher, share)?).await {
+                Ok(of_share) => {
+                    groups.extend(of_share);
+                    groups = self.merge(context, groups).await?;
+                }
+                Err(e) if is_out_of_memory(&e) && self.is_joined() => match share.halves() {
+                    Some(halves) => shares.extend(halves),
+                    None => return Err(e),
+                },
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(groups)
+    }
+
+    fn is_joined(&self) -> bool {
+        self.streams.values().any(Option::is_some)
+    }
+
+    /// The aggregate over those rows alone whose keys are of a share.
+    fn core_of_share(&self, hasher: &NameHasher, share: Share) -> Result<LogicalPlan> {
+        let core = self.core.clone().transform_down(|node| {
+            let LogicalPlan::TableScan(scan) = &node else { return Ok(Transformed::no(node)) };
+            let Some(Some(key)) = self.streams.get(scan.table_name.table()) else { return Ok(Transformed::no(node)) };
+            let kind = node.schema().field_with_unqualified_name(key)?.data_type().clone();
+            let key = Expr::Column(Column::new(Some(scan.table_name.clone()), key));
+            let rows = LogicalPlanBuilder::from(node).filter(is_of(hasher.clone(), share, kind).call(vec![key]))?;
+            Ok(Transformed::new(rows.build()?, true, TreeNodeRecursion::Jump))
+        })?;
+        Ok(core.data)
+    }
+
+    async fn groups_by(&self, context: &SessionContext, core: LogicalPlan) -> Result<Vec<RecordBatch>> {
         let schema = self.schema();
-        let rows = context.execute_logical_plan(self.core.clone()).await?.collect().await?;
+        let rows = context.execute_logical_plan(core).await?.collect().await?;
         let renamed = |batch: RecordBatch| {
             let columns = batch.columns().iter().zip(schema.fields());
             let columns = columns.map(|(c, f)| compute::cast(c, f.data_type())).collect::<Result<Vec<_>, _>>()?;
@@ -178,6 +228,17 @@ impl Split {
             columns.into_iter().zip(schema.fields()).map(|(c, f)| cast(c, f.data_type().clone()).alias(f.name()));
         Ok(plan.project(typed.collect::<Vec<_>>())?.build()?)
     }
+}
+
+/// Whether a key's hash is of a share.
+fn is_of(hasher: NameHasher, share: Share, kind: DataType) -> ScalarUDF {
+    let has = move |arguments: &[ColumnarValue]| {
+        let keys = ColumnarValue::values_to_arrays(arguments)?.swap_remove(0);
+        let hashes = hasher.hash_columns(&[&keys]).map_err(|e| DataFusionError::External(e.into()))?;
+        let of_share: BooleanArray = hashes.into_iter().map(|hash| Some(share.has(hash))).collect();
+        Ok(ColumnarValue::Array(Arc::new(of_share)))
+    };
+    create_udf("is_of_share", vec![kind], DataType::Boolean, Volatility::Immutable, Arc::new(has))
 }
 
 impl Top {

@@ -153,9 +153,19 @@ fn a_batch_run_in_the_least_memory_answers_as_one_in_plenty() {
     let landing = scratch.path().join("landing");
     let posts = first_posts(SEED, 100_000, Encoding::default());
     let mut rows = Rows::default();
-    for post in posts {
+    for (n, post) in posts.into_iter().enumerate() {
         for (lines, line) in rows.iter_mut().zip([post.pin, post.geo, post.user]) {
-            lines.push(line);
+            // A post of its own each, so that every one counts.
+            let mut row: Value = serde_json::from_str(&line).unwrap();
+            for key in ["index", "ind"] {
+                if let Some(number) = row.get_mut(key) {
+                    *number = n.into();
+                }
+            }
+            if let Some(id) = row.get_mut("unique_id") {
+                *id = format!("post {n}").into();
+            }
+            lines.push(row.to_string());
         }
     }
     posts::land(&landing, &rows, 10_000);

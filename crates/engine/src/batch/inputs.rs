@@ -7,24 +7,19 @@ use std::{
 };
 
 use anyhow::Result;
-use datafusion::{
-    arrow::{array::RecordBatch, datatypes::SchemaRef},
-    execution::runtime_env::RuntimeEnv,
-    prelude::SessionContext,
-};
+use datafusion::prelude::SessionContext;
 use model::ViewDef;
 
 use super::Batch;
 use crate::{
     counted::Held,
     relation::{self, Parts, Relation},
-    serving::is_out_of_memory,
-    session::{self, Joins, Scratch},
+    session::{Mode, Resources, Scratch, is_out_of_memory},
 };
 
 pub struct Inputs<'a> {
     batch: &'a Batch,
-    runtime: Arc<RuntimeEnv>,
+    resources: Arc<Resources>,
     scratch: Scratch,
     columns: BTreeSet<String>,
     /// The rows that count, by table.
@@ -32,18 +27,18 @@ pub struct Inputs<'a> {
 }
 
 impl<'a> Inputs<'a> {
-    pub async fn prepare(batch: &'a Batch, runtime: Arc<RuntimeEnv>) -> Result<Self> {
+    pub async fn prepare(batch: &'a Batch, resources: Arc<Resources>) -> Result<Self> {
         let scratch = Scratch::within(&batch.spill, batch.config.memory_bytes)?;
         let columns = batch.definitions.columns_of(&batch.definitions.views);
-        let mut inputs = Self { batch, runtime, scratch, columns, held: BTreeMap::new() };
-        let context = session::session(inputs.runtime.clone(), Joins::InMemory);
+        let mut inputs = Self { batch, resources, scratch, columns, held: BTreeMap::new() };
+        let context = inputs.resources.session(Mode::InMemory);
         let mut wanted = BTreeSet::new();
         for view in &batch.definitions.views {
             wanted.extend(relation::tables_of(&context, &view.sql)?);
         }
         for relation in inputs.relations().iter().filter(|r| wanted.contains(&r.name)) {
-            let held = match inputs.hold(relation, Joins::InMemory).await {
-                Err(e) if is_out_of_memory(&e) => inputs.hold(relation, Joins::Spilling).await,
+            let held = match inputs.hold(relation, Mode::InMemory).await {
+                Err(e) if is_out_of_memory(&e) => inputs.hold(relation, Mode::Spilling).await,
                 done => done,
             };
             inputs.held.insert(relation.name.clone(), held?);
@@ -51,17 +46,9 @@ impl<'a> Inputs<'a> {
         Ok(inputs)
     }
 
-    /// Computes a view.
-    pub async fn evaluate(&self, view: &ViewDef, joins: Joins) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-        let context = self.session(view, joins).await?;
-        let frame = relation::plan(&context, &view.sql).await?;
-        let schema = Arc::new(frame.schema().as_arrow().clone());
-        Ok((schema, frame.collect().await?))
-    }
-
     /// A session that has the tables of a view.
-    pub async fn session(&self, view: &ViewDef, joins: Joins) -> Result<SessionContext> {
-        let context = session::session(self.runtime.clone(), joins);
+    pub async fn session(&self, view: &ViewDef, mode: Mode) -> Result<SessionContext> {
+        let context = self.resources.session(mode);
         let wanted = relation::tables_of(&context, &view.sql)?;
         for (name, held) in self.held.iter().filter(|(name, _)| wanted.contains(*name)) {
             held.register(&context, name).await?;
@@ -77,8 +64,8 @@ impl<'a> Inputs<'a> {
         self.batch.definitions.streams.iter().flat_map(of_stream).collect()
     }
 
-    async fn hold(&self, relation: &Relation<'_>, joins: Joins) -> Result<Held> {
-        let context = session::session(self.runtime.clone(), joins);
+    async fn hold(&self, relation: &Relation<'_>, mode: Mode) -> Result<Held> {
+        let context = self.resources.session(mode);
         let parts = self.parts(&context, relation).await?;
         let all = relation.unite(&context, parts).await?;
         relation.hold(&context, &all, &self.columns, &self.scratch).await

@@ -9,14 +9,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use anyhow::Result;
 use datafusion::{
     arrow::{array::RecordBatch, datatypes::SchemaRef},
-    execution::runtime_env::RuntimeEnv,
-    prelude::{SessionContext, not},
+    prelude::not,
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use model::{Checkpoint, LogId, Offset, TopicPartition, ViewDef};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, RwLock};
 use uuid::Uuid;
 
 use super::{
@@ -28,9 +27,8 @@ use crate::{
     fold::{Epoch, Fold, Past, StreamFold},
     identity::NameHasher,
     mergeable::{Marks, Mergeable, Saved},
-    relation::below,
-    serving::is_out_of_memory,
-    session::{self, Joins},
+    relation::{self, below},
+    session::{Mode, Resources, is_out_of_memory},
     table::{Change, TableDef},
 };
 
@@ -44,12 +42,14 @@ struct Work<'a> {
     batch: &'a Batch,
     log: Uuid,
     run: &'a str,
-    runtime: Arc<RuntimeEnv>,
+    resources: Arc<Resources>,
     mergeable: Mergeable,
     marks: Marks,
     /// The last run's groups, and what has changed since.
     saved: Option<(Saved, Epoch)>,
     inputs: OnceCell<Inputs<'a>>,
+    /// Held by the views that are at work; one that did not fit in beside others has it alone.
+    memory: RwLock<()>,
 }
 
 /// A view's table written, and the groups that its answer came from.
@@ -57,6 +57,9 @@ struct Written {
     run: ViewRun,
     groups: Option<Vec<RecordBatch>>,
 }
+
+/// A view's answer, and the groups that it came from.
+type Evaluated = (SchemaRef, Vec<RecordBatch>, Option<Vec<RecordBatch>>);
 
 impl Batch {
     /// Writes every view whose input or definition changed. Returns whether any was written.
@@ -122,15 +125,15 @@ impl<'a> Work<'a> {
         through: &BTreeMap<TopicPartition, Offset>,
     ) -> Result<Self> {
         let mergeable = Mergeable::of(&batch.definitions, batch.dedup).await?;
-        let runtime = session::runtime(batch.config.memory_bytes, &batch.spill)?;
+        let resources = Resources::new(batch.config.memory_bytes, &batch.spill)?;
         let mut marks = Marks::new();
         for name in mergeable.streams.keys() {
             if let Some(table) = batch.tables.open(&format!("batch/{name}")).await? {
                 marks.insert(name.clone(), table.replaced().unwrap_or_default().to_owned());
             }
         }
-        let inputs = OnceCell::new();
-        let mut work = Self { batch, log, run, runtime, mergeable, marks, saved: None, inputs };
+        let (inputs, memory) = (OnceCell::new(), RwLock::new(()));
+        let mut work = Self { batch, log, run, resources, mergeable, marks, saved: None, inputs, memory };
         work.saved = match work.changes(through).await {
             Err(e) if is_out_of_memory(&e) => None,
             changes => changes?,
@@ -140,7 +143,7 @@ impl<'a> Work<'a> {
 
     /// The last run's groups and what changes them; None where all is to be computed.
     async fn changes(&self, through: &BTreeMap<TopicPartition, Offset>) -> Result<Option<(Saved, Epoch)>> {
-        let context = session::session(self.runtime.clone(), Joins::InMemory);
+        let context = self.resources.session(Mode::InMemory);
         let Some(saved) = Saved::load(&context, &self.batch.tables, self.log).await? else { return Ok(None) };
         let n_new: u64 = through
             .iter()
@@ -185,51 +188,59 @@ impl<'a> Work<'a> {
         Ok(Written { run: ViewRun { definition, n_rows, table_version: table.version() }, groups })
     }
 
-    async fn evaluate(&self, view: &ViewDef) -> Result<(SchemaRef, Vec<RecordBatch>, Option<Vec<RecordBatch>>)> {
-        if !self.mergeable.has(&view.name) {
-            let inputs = self.inputs().await?;
-            let answer = match inputs.evaluate(view, Joins::InMemory).await {
-                Err(e) if is_out_of_memory(&e) => inputs.evaluate(view, Joins::Spilling).await,
-                answer => answer,
-            };
-            return answer.map(|(schema, rows)| (schema, rows, None));
-        }
-        let groups = match self.merged(view).await? {
-            Some(groups) => groups,
-            None => self.groups(view).await?,
+    async fn evaluate(&self, view: &ViewDef) -> Result<Evaluated> {
+        let together = {
+            let _beside_others = self.memory.read().await;
+            self.evaluate_by(view, Mode::InMemory).await
         };
-        let (schema, rows) = self.mergeable.answer(&self.runtime, view, groups.clone()).await?;
+        match together {
+            Err(e) if is_out_of_memory(&e) => {
+                let _alone = self.memory.write().await;
+                let mode = if self.mergeable.has(&view.name) { Mode::Spilling } else { Mode::SortingJoins };
+                self.evaluate_by(view, mode).await
+            }
+            evaluated => evaluated,
+        }
+    }
+
+    async fn evaluate_by(&self, view: &ViewDef, mode: Mode) -> Result<Evaluated> {
+        if !self.mergeable.has(&view.name) {
+            let context = self.inputs().await?.session(view, mode).await?;
+            let (schema, rows) = relation::evaluate(&context, view).await?;
+            return Ok((schema, rows, None));
+        }
+        let groups = match self.merged(view, mode).await? {
+            Some(groups) => groups,
+            None => self.groups(view, mode).await?,
+        };
+        let (schema, rows) = self.mergeable.answer(&self.resources.session(mode), view, groups.clone()).await?;
         Ok((schema, rows, Some(groups)))
     }
 
     /// The last run's groups with what has changed.
-    async fn merged(&self, view: &ViewDef) -> Result<Option<Vec<RecordBatch>>> {
+    async fn merged(&self, view: &ViewDef, mode: Mode) -> Result<Option<Vec<RecordBatch>>> {
         let Some((saved, epoch)) = &self.saved else { return Ok(None) };
         let Some(groups) = saved.groups(&self.mergeable, view, &self.marks) else { return Ok(None) };
-        let changes = self.mergeable.changes(&self.runtime, view, epoch).await?;
+        let changes = self.mergeable.changes(&self.resources, mode, view, epoch).await?;
         if changes.is_empty() {
             return Ok(Some(groups.clone()));
         }
-        Ok(Some(self.mergeable.merge(&self.runtime, view, [groups.clone(), changes].concat()).await?))
+        Ok(Some(self.mergeable.merge(&self.resources.session(mode), view, [groups.clone(), changes].concat()).await?))
     }
 
     /// The groups of all rows that count.
-    async fn groups(&self, view: &ViewDef) -> Result<Vec<RecordBatch>> {
-        let inputs = self.inputs().await?;
-        let of = async |joins| {
-            let context: SessionContext = inputs.session(view, joins).await?;
-            let split = self.mergeable.split(&context, view).await?;
-            let groups = split.groups(&context).await?;
-            split.merge(&context, groups).await
-        };
-        match of(Joins::InMemory).await {
-            Err(e) if is_out_of_memory(&e) => of(Joins::Spilling).await,
-            groups => groups,
+    async fn groups(&self, view: &ViewDef, mode: Mode) -> Result<Vec<RecordBatch>> {
+        let context = self.inputs().await?.session(view, mode).await?;
+        let split = self.mergeable.split(&context, view).await?;
+        if mode == Mode::Spilling {
+            return split.groups_by_shares(&context).await;
         }
+        let groups = split.groups(&context).await?;
+        split.merge(&context, groups).await
     }
 
     async fn inputs(&self) -> Result<&Inputs<'a>> {
-        self.inputs.get_or_try_init(|| Inputs::prepare(self.batch, self.runtime.clone())).await
+        self.inputs.get_or_try_init(|| Inputs::prepare(self.batch, self.resources.clone())).await
     }
 }
 

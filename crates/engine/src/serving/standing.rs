@@ -14,7 +14,6 @@ use std::{
 use anyhow::{Context, Result};
 use datafusion::{
     arrow::{array::RecordBatch, compute::concat_batches},
-    execution::runtime_env::RuntimeEnv,
     prelude::{SessionContext, not},
 };
 use futures::StreamExt;
@@ -25,7 +24,7 @@ use crate::{
     identity::NameHasher,
     mergeable::{Marks, Mergeable, Saved},
     relation::below,
-    session::{self, Joins},
+    session::{Mode, Resources},
 };
 
 /// Rows of the tables folded at a time when views begin.
@@ -38,7 +37,7 @@ const MANY_NEW_GROUPS: usize = 4 << 10;
 /// The views of a pipeline that can stand.
 pub struct Standing {
     mergeable: Arc<Mergeable>,
-    runtime: Arc<RuntimeEnv>,
+    resources: Arc<Resources>,
     max_bytes: usize,
     views: Vec<ViewDef>,
     state: State,
@@ -88,8 +87,8 @@ pub struct StreamRows {
 }
 
 impl Standing {
-    pub fn of(mergeable: Arc<Mergeable>, views: Vec<ViewDef>, runtime: Arc<RuntimeEnv>, max_bytes: usize) -> Self {
-        Self { mergeable, runtime, max_bytes, views, state: State::Down }
+    pub fn of(mergeable: Arc<Mergeable>, views: Vec<ViewDef>, resources: Arc<Resources>, max_bytes: usize) -> Self {
+        Self { mergeable, resources, max_bytes, views, state: State::Down }
     }
 
     /// Whether there is nothing to be done before `advance`.
@@ -200,7 +199,7 @@ impl Standing {
         through: BTreeMap<TopicPartition, Offset>,
     ) -> Result<bool> {
         let State::Up(mut running) = std::mem::replace(&mut self.state, State::Down) else { return Ok(false) };
-        let context = session::session(self.runtime.clone(), Joins::InMemory);
+        let context = self.resources.session(Mode::InMemory);
         if !self.take(&mut running, &context, fresh).await? {
             self.state = State::Spoiled(running.origin);
             return Ok(false);
@@ -216,11 +215,11 @@ impl Standing {
     /// The groups of a view as of the last advance.
     pub async fn groups(&mut self, view: &ViewDef) -> Result<Option<Vec<RecordBatch>>> {
         let State::Up(running) = &mut self.state else { return Ok(None) };
-        take_up(&self.mergeable, &self.runtime, running, view).await?;
+        take_up(&self.mergeable, &self.resources, running, view).await?;
         // With each question one more view follows, so that none has to take up a lot at once.
         let last = self.views.iter().min_by_key(|view| running.views.get(&view.name).map(|kept| kept.next));
         if let Some(last) = last {
-            take_up(&self.mergeable, &self.runtime, running, last).await?;
+            take_up(&self.mergeable, &self.resources, running, last).await?;
         }
         running.let_go();
         let kept = running.views.get(&view.name).context("the view stands")?;
@@ -255,7 +254,7 @@ impl Standing {
 
     async fn take_up_all(&self, running: &mut Running) -> Result<()> {
         for view in &self.views {
-            take_up(&self.mergeable, &self.runtime, running, view).await?;
+            take_up(&self.mergeable, &self.resources, running, view).await?;
         }
         running.let_go();
         Ok(())
@@ -278,17 +277,12 @@ fn n_new_rows(epoch: &Epoch) -> usize {
 }
 
 /// Adds to a view's groups what has changed since it was last asked for.
-async fn take_up(
-    mergeable: &Mergeable,
-    runtime: &Arc<RuntimeEnv>,
-    running: &mut Running,
-    view: &ViewDef,
-) -> Result<()> {
+async fn take_up(mergeable: &Mergeable, resources: &Resources, running: &mut Running, view: &ViewDef) -> Result<()> {
     let kept = running.views.get_mut(&view.name).with_context(|| format!("view {} does not stand", view.name))?;
     let end = running.n_gone + running.epochs.len();
     for at in kept.next..end {
         let epoch = &running.epochs[at - running.n_gone];
-        let changes = mergeable.changes(runtime, view, epoch).await?;
+        let changes = mergeable.changes(resources, Mode::InMemory, view, epoch).await?;
         // Together, with no wait in between: whoever asked may give up at any wait, and an epoch
         // counts once.
         kept.n_added += changes.iter().map(RecordBatch::num_rows).sum::<usize>();
@@ -296,7 +290,7 @@ async fn take_up(
         kept.next = at + 1;
     }
     if kept.n_added > MANY_NEW_GROUPS.max(kept.n_merged / 4) || kept.groups.len() > 64 {
-        let groups = mergeable.merge(runtime, view, kept.groups.clone()).await?;
+        let groups = mergeable.merge(&resources.session(Mode::InMemory), view, kept.groups.clone()).await?;
         let schema = groups.first().context("groups have a schema")?.schema();
         let merged = concat_batches(&schema, &groups)?;
         kept.n_merged = merged.num_rows();

@@ -11,6 +11,7 @@ mod cleaning;
 mod exactly_once;
 mod landing;
 mod layers;
+mod session;
 mod sink;
 mod standing;
 mod store;
