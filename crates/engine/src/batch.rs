@@ -31,7 +31,7 @@ use crate::{
     definitions::Definitions,
     landing::{marker, objects},
     store::Store,
-    table::{Change, Table, TableDef, Tables},
+    table::{Change, Files, Table, TableDef, Tables},
 };
 
 pub struct Batch {
@@ -218,12 +218,11 @@ impl Batch {
         if work.plan.is_empty() && !work.whole {
             return Ok(Some((run, false)));
         }
-        let writer = |table: &Table, def: &TableDef| {
-            table.writer(&def.schema, self.config.row_group_rows, self.config.target_file_bytes)
-        };
-        let mut rows_writer = writer(&work.rows, &work.rows_def);
-        let mut rejects_writer = writer(&work.rejects, &work.rejects_def);
-        let mut intake = Intake::begin(self.landing.objects(), work.cleaning.clone(), &work.plan, &self.config);
+        let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut rows_writer = work.rows.writer(&work.rows_def.schema, Files::of(&self.config, n_threads));
+        let mut rejects_writer = work.rejects.writer(&work.rejects_def.schema, Files::of(&self.config, 1));
+        let mut intake =
+            Intake::begin(self.landing.objects(), work.cleaning.clone(), &work.plan, self.config.chunk_rows, n_threads);
         let rejects_at = if work.whole { Checkpoint::start_of(work.at.log) } else { work.rejects_at.clone() };
         while let Some(piece) = intake.next().await? {
             if stop.is_cancelled() {

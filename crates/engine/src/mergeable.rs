@@ -33,7 +33,7 @@ use crate::{
     relation::{self, Relation},
     session::{Mode, Resources, quoted},
     split::Split,
-    table::{Change, TableDef, Tables},
+    table::{Change, Files, TableDef, Tables},
 };
 
 /// The table that they lie in.
@@ -329,7 +329,7 @@ impl Saved {
         )?;
         let def = TableDef { path: PATH.to_owned(), schema, definition: FORMAT.to_owned(), log: self.log };
         let mut table = tables.open_or_create(&def).await?;
-        let mut writer = table.writer(&def.schema, usize::MAX, usize::MAX);
+        let mut writer = table.writer(&def.schema, Files::ONE);
         writer.write(&rows).await?;
         let pending = writer.finish().await?;
         let covered = |(partition, end): (&TopicPartition, &Offset)| OffsetRange {

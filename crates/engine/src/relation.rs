@@ -71,7 +71,7 @@ impl<'a> Relation<'a> {
         context: &SessionContext,
         parts: Parts,
         columns: &BTreeSet<String>,
-        scratch: &Scratch,
+        scratch: &Arc<Scratch>,
         mode: Mode,
     ) -> Result<Option<Held>> {
         let is_empty = parts.is_empty();
@@ -81,27 +81,31 @@ impl<'a> Relation<'a> {
             context.register_table(quoted(&self.name), all.into_view())?;
             return Ok(None);
         }
-        let held = self.hold(context, &all, columns, scratch).await?;
+        let held = self.hold(context, all, columns, scratch.clone()).await?;
         held.register(context, &self.name).await?;
         Ok(Some(held))
     }
 
     /// Keeps the rows that count, with as many of their columns as are asked for.
-    pub async fn hold(
+    pub fn hold(
         &self,
         context: &SessionContext,
-        all: &DataFrame,
+        all: DataFrame,
         columns: &BTreeSet<String>,
-        scratch: &Scratch,
-    ) -> Result<Held> {
+        scratch: Arc<Scratch>,
+    ) -> impl Future<Output = Result<Held>> + Send + 'static {
         let mut fields: Vec<_> = self.schema.fields().iter().filter(|f| columns.contains(f.name())).cloned().collect();
         if fields.is_empty() {
             // `COUNT(*)` reads no column, but counts rows of one.
             fields.extend(self.schema.fields().first().cloned());
         }
-        let schema = Arc::new(Schema::new(fields));
-        let held = counted::keep_first_of_each(context, all, &self.identity, schema, scratch, &self.name).await;
-        held.with_context(|| format!("table {}", self.name))
+        let (schema, name, context) = (Arc::new(Schema::new(fields)), self.name.clone(), context.clone());
+        let identity: Vec<String> = self.identity.iter().map(|c| (*c).to_owned()).collect();
+        async move {
+            let identity: Vec<&str> = identity.iter().map(String::as_str).collect();
+            let held = counted::keep_first_of_each(&context, &all, &identity, schema, &scratch, &name).await;
+            held.with_context(|| format!("table {name}"))
+        }
     }
 
     /// All rows, those that count and those that do not.

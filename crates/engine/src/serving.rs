@@ -334,7 +334,7 @@ impl Serving {
         let mut boundary = Boundary { scope: ask.scope, complete: true, ..Boundary::default() };
         let wanted = relation::tables_of(&context, &view.sql)?;
         let look = |kind| Look { context: &context, kind, scope: ask.scope };
-        let scratch = Scratch::within(&self.spill, self.config.memory_bytes)?;
+        let scratch = Arc::new(Scratch::within(&self.spill, self.config.memory_bytes)?);
         let columns = self.definitions.columns_of([view]);
         // Rows that count live as long as the question.
         let mut held = Vec::new();

@@ -38,9 +38,13 @@ use deltalake_core::{
     operations::{create::CreateBuilder, get_num_idx_cols_and_stats_columns},
     protocol::{DeltaOperation, SaveMode},
 };
-use model::{Checkpoint, LogId, Offset, OffsetRange, TopicPartition, config::MaintainConfig};
+use model::{
+    Checkpoint, LogId, Offset, OffsetRange, TopicPartition,
+    config::{BatchConfig, MaintainConfig},
+};
 use object_store::{ObjectStore, prefix::PrefixStore};
 use serde_json::Value;
+use tokio::{runtime::Handle, task::JoinSet};
 use url::Url;
 use uuid::Uuid;
 
@@ -346,11 +350,11 @@ impl Table {
 
     /// Starts to write files that a later `commit` will name, in the schema of the definition:
     /// a commit that replaces the rows may bring other columns than the table has now.
-    pub fn writer(&self, schema: &SchemaRef, row_group_rows: usize, file_bytes: usize) -> TableWriter {
+    pub fn writer(&self, schema: &SchemaRef, files: Files) -> TableWriter {
         let schema = stored_schema(schema);
         let mut properties = WriterProperties::builder()
             .set_compression(Compression::SNAPPY)
-            .set_max_row_group_row_count(Some(row_group_rows));
+            .set_max_row_group_row_count(Some(files.row_group_rows));
         // Texts come in no order: their least and greatest let no reader skip anything, and cost
         // a comparison each.
         for field in schema.fields().iter().filter(|f| f.data_type() == &DataType::Utf8 && f.name() != "_topic") {
@@ -359,10 +363,17 @@ impl Table {
         }
         let properties = properties.build();
         let (n_indexed, stats) = get_num_idx_cols_and_stats_columns(None, HashMap::new());
-        let file_bytes = NonZeroU64::new(file_bytes as u64);
+        let file_bytes = NonZeroU64::new(files.target_bytes as u64);
         let config = WriterConfig::new(schema.clone(), vec![], Some(properties), file_bytes, None, n_indexed, stats);
-        let writer = DeltaWriter::new(self.delta.log_store().object_store(None), config);
-        TableWriter { writer, schema, n_rows: 0 }
+        TableWriter {
+            schema,
+            config,
+            store: self.delta.log_store().object_store(None),
+            n_at_a_time: files.n_at_a_time.max(1),
+            idle: Vec::new(),
+            busy: JoinSet::new(),
+            n_rows: 0,
+        }
     }
 
     /// Commits the pending files together with the offsets they cover.
@@ -527,24 +538,72 @@ fn commit_note(def: &TableDef, ranges: &[OffsetRange], note: &Value) -> Value {
     })
 }
 
-/// Writes rows into Parquet files of a table.
+/// How files are made.
+#[derive(Clone, Copy, Debug)]
+pub struct Files {
+    pub row_group_rows: usize,
+    pub target_bytes: usize,
+    /// Written at a time, each on a thread of its own.
+    pub n_at_a_time: usize,
+}
+
+impl Files {
+    /// One file whatever its size.
+    pub const ONE: Self = Self { row_group_rows: usize::MAX, target_bytes: usize::MAX, n_at_a_time: 1 };
+
+    pub fn of(config: &BatchConfig, n_at_a_time: usize) -> Self {
+        Self { row_group_rows: config.row_group_rows, target_bytes: config.target_file_bytes, n_at_a_time }
+    }
+}
+
+/// Writes files that no commit names yet.
 pub struct TableWriter {
-    writer: DeltaWriter,
     schema: SchemaRef,
+    config: WriterConfig,
+    store: Arc<dyn ObjectStore>,
+    n_at_a_time: usize,
+    idle: Vec<DeltaWriter>,
+    busy: JoinSet<Result<DeltaWriter>>,
     n_rows: u64,
 }
 
 impl TableWriter {
+    /// Takes a batch; when it cannot be written, this says so, or a later call.
     pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        if batch.num_rows() > 0 {
-            self.n_rows += batch.num_rows() as u64;
-            self.writer.write(&to_stored(batch, &self.schema)?).await?;
+        if batch.num_rows() == 0 {
+            return Ok(());
         }
+        self.n_rows += batch.num_rows() as u64;
+        while let Some(done) = self.busy.try_join_next() {
+            self.idle.push(done??);
+        }
+        if self.idle.is_empty() && self.busy.len() == self.n_at_a_time {
+            self.idle.extend(self.busy.join_next().await.transpose()?.transpose()?);
+        }
+        let (batch, schema) = (batch.clone(), self.schema.clone());
+        let mut writer = self.idle.pop().unwrap_or_else(|| DeltaWriter::new(self.store.clone(), self.config.clone()));
+        self.busy.spawn_blocking(move || {
+            let stored = to_stored(&batch, &schema)?;
+            Handle::current().block_on(writer.write(&stored))?;
+            Ok(writer)
+        });
         Ok(())
     }
 
-    pub async fn finish(self) -> Result<Pending> {
-        Ok(Pending { adds: self.writer.close().await?, n_rows: self.n_rows })
+    pub async fn finish(mut self) -> Result<Pending> {
+        let mut adds = Vec::new();
+        let mut closing = JoinSet::new();
+        let mut close = |writer: DeltaWriter| closing.spawn_blocking(|| Handle::current().block_on(writer.close()));
+        for writer in self.idle.drain(..) {
+            close(writer);
+        }
+        while let Some(done) = self.busy.join_next().await {
+            close(done??);
+        }
+        while let Some(closed) = closing.join_next().await {
+            adds.extend(closed??);
+        }
+        Ok(Pending { adds, n_rows: self.n_rows })
     }
 }
 

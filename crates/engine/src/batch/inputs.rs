@@ -6,9 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use datafusion::prelude::SessionContext;
 use model::ViewDef;
+use tokio::runtime::Handle;
 
 use super::Batch;
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
 pub struct Inputs<'a> {
     batch: &'a Batch,
     resources: Arc<Resources>,
-    scratch: Scratch,
+    scratch: Arc<Scratch>,
     columns: BTreeSet<String>,
     /// The rows that count, by table.
     held: BTreeMap<String, Held>,
@@ -28,7 +29,7 @@ pub struct Inputs<'a> {
 
 impl<'a> Inputs<'a> {
     pub async fn prepare(batch: &'a Batch, resources: Arc<Resources>) -> Result<Self> {
-        let scratch = Scratch::within(&batch.spill, batch.config.memory_bytes)?;
+        let scratch = Arc::new(Scratch::within(&batch.spill, batch.config.memory_bytes)?);
         let columns = batch.definitions.columns_of(&batch.definitions.views);
         let mut inputs = Self { batch, resources, scratch, columns, held: BTreeMap::new() };
         let context = inputs.resources.session(Mode::InMemory);
@@ -36,13 +37,20 @@ impl<'a> Inputs<'a> {
         for view in &batch.definitions.views {
             wanted.extend(relation::tables_of(&context, &view.sql)?);
         }
-        for relation in inputs.relations().iter().filter(|r| wanted.contains(&r.name)) {
-            let held = match inputs.hold(relation, Mode::InMemory).await {
-                Err(e) if is_out_of_memory(&e) => inputs.hold(relation, Mode::Spilling).await,
-                done => done,
-            };
-            inputs.held.insert(relation.name.clone(), held?);
+        let relations = inputs.relations();
+        let mut holding = Vec::new();
+        for relation in relations.iter().filter(|r| wanted.contains(&r.name)) {
+            let inputs = &inputs;
+            holding.push(async move {
+                let held = match inputs.hold(relation, Mode::InMemory).await {
+                    Err(e) if is_out_of_memory(&e) => inputs.hold(relation, Mode::Spilling).await,
+                    held => held,
+                };
+                Ok::<_, anyhow::Error>((relation.name.clone(), held?))
+            });
         }
+        let held = futures::future::try_join_all(holding).await?;
+        inputs.held.extend(held);
         Ok(inputs)
     }
 
@@ -64,11 +72,13 @@ impl<'a> Inputs<'a> {
         self.batch.definitions.streams.iter().flat_map(of_stream).collect()
     }
 
+    /// On a thread of its own.
     async fn hold(&self, relation: &Relation<'_>, mode: Mode) -> Result<Held> {
         let context = self.resources.session(mode);
         let parts = self.parts(&context, relation).await?;
         let all = relation.unite(&context, parts).await?;
-        relation.hold(&context, &all, &self.columns, &self.scratch).await
+        let hold = relation.hold(&context, all, &self.columns, self.scratch.clone());
+        tokio::task::spawn_blocking(|| Handle::current().block_on(hold)).await.context("ended")?
     }
 
     async fn parts(&self, context: &SessionContext, relation: &Relation<'_>) -> Result<Parts> {

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use model::{Checkpoint, Offset, OffsetRange, TopicPartition, config::BatchConfig};
+use model::{Checkpoint, Offset, OffsetRange, TopicPartition};
 use object_store::ObjectStore;
 use tokio::task::JoinHandle;
 
@@ -130,17 +130,23 @@ struct Chunk {
 }
 
 impl<'a> Intake<'a> {
-    pub fn begin(store: Arc<dyn ObjectStore>, cleaning: Arc<Cleaning>, plan: &'a Plan, config: &BatchConfig) -> Self {
+    pub fn begin(
+        store: Arc<dyn ObjectStore>,
+        cleaning: Arc<Cleaning>,
+        plan: &'a Plan,
+        chunk_rows: usize,
+        n_threads: usize,
+    ) -> Self {
         Self {
             store,
             cleaning,
-            chunk_rows: config.chunk_rows,
+            chunk_rows,
             plan,
             waiting: plan.objects.iter(),
             held: BTreeSet::new(),
             open: None,
             running: VecDeque::new(),
-            n_threads: std::thread::available_parallelism().map_or(1, usize::from),
+            n_threads,
             taken: BTreeMap::new(),
             n_objects: 0,
             notices: Vec::new(),
@@ -150,7 +156,8 @@ impl<'a> Intake<'a> {
 
     /// The next cleaned piece, in the order of the objects and their lines.
     pub async fn next(&mut self) -> Result<Option<Piece>> {
-        while self.running.len() < self.n_threads {
+        // One more than there are threads: it waits while the others are at work.
+        while self.running.len() <= self.n_threads {
             let Some(chunk) = self.read().await? else { break };
             let cleaning = self.cleaning.clone();
             self.running.push_back(tokio::task::spawn_blocking(move || clean(&cleaning, &chunk)));

@@ -29,7 +29,7 @@ use crate::{
     mergeable::{Marks, Mergeable, Saved},
     relation::{self, below},
     session::{Mode, Resources, is_out_of_memory},
-    table::{Change, TableDef},
+    table::{Change, Files, TableDef},
 };
 
 /// Views written at a time: one computes while another waits for the disk.
@@ -176,9 +176,8 @@ impl<'a> Work<'a> {
     async fn write(&self, view: &ViewDef, definition: String) -> Result<Written> {
         let (schema, batches, groups) = self.evaluate(view).await?;
         let def = TableDef { path: path_of(view), schema, definition: definition.clone(), log: self.log };
-        let config = &self.batch.config;
         let mut table = self.batch.tables.open_or_create(&def).await?;
-        let mut writer = table.writer(&def.schema, config.row_group_rows, config.target_file_bytes);
+        let mut writer = table.writer(&def.schema, Files::of(&self.batch.config, 1));
         for batch in &batches {
             writer.write(batch).await?;
         }

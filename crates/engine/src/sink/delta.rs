@@ -6,7 +6,7 @@ use model::{Checkpoint, LogId, TopicPartition, config::BatchConfig};
 use serde_json::json;
 
 use super::{CommitError, Committed, MicroBatch, Sink};
-use crate::table::{Change, Table, TableDef, Tables};
+use crate::table::{Change, Files, Table, TableDef, Tables};
 
 pub struct DeltaSink {
     tables: Tables,
@@ -60,10 +60,10 @@ impl Sink for DeltaSink {
     }
 
     async fn commit(&mut self, batch: MicroBatch) -> Result<Committed, CommitError> {
-        let (row_group_rows, file_bytes) = (self.config.row_group_rows, self.config.target_file_bytes);
+        let files = Files::of(&self.config, 1);
         let def = self.def.clone();
         let table = self.table().await?;
-        let mut writer = table.writer(&def.schema, row_group_rows, file_bytes);
+        let mut writer = table.writer(&def.schema, files);
         writer.write(&batch.rows).await?;
         let pending = writer.finish().await?;
         table.commit(&def, &batch.ranges, pending, Change::Append, &json!("speed")).await
