@@ -41,17 +41,27 @@ pub(crate) fn binary(given: Option<&Path>) -> Result<PathBuf> {
 impl Server {
     /// With an empty data folder that goes with it. `settings` are variables of its environment.
     pub(crate) fn start(binary: &Path, settings: &[(&str, &str)]) -> Result<Self> {
-        let folder = workspace::target_folder()?.join(format!("data-{}", std::process::id()));
-        let mut server = Self::start_in(&folder, binary, settings)?;
+        let mut server = Self::start_in(&fresh_folder()?, binary, settings)?;
+        server.is_fresh = true;
+        Ok(server)
+    }
+
+    /// The same with nothing but the doors and the log: what is posted stays there.
+    pub(crate) fn start_doors(binary: &Path) -> Result<Self> {
+        let mut server = Self::start_as(&["serve", "--roles", "ingest"], &fresh_folder()?, binary, &[])?;
         server.is_fresh = true;
         Ok(server)
     }
 
     /// With a data folder that stays.
     pub(crate) fn start_in(folder: &Path, binary: &Path, settings: &[(&str, &str)]) -> Result<Self> {
+        Self::start_as(&["up"], folder, binary, settings)
+    }
+
+    fn start_as(what: &[&str], folder: &Path, binary: &Path, settings: &[(&str, &str)]) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         let mut command = Command::new(binary);
-        command.envs(settings.iter().copied()).arg("up").arg("--data").arg(folder).args(["--listen", "127.0.0.1:0"]);
+        command.envs(settings.iter().copied()).args(what).arg("--data").arg(folder).args(["--listen", "127.0.0.1:0"]);
         Self::spawn(command, folder)
     }
 
@@ -87,6 +97,10 @@ impl Server {
         ensure!(status.success(), "the server did not stop in good order: {status}");
         Ok(())
     }
+}
+
+fn fresh_folder() -> Result<PathBuf> {
+    Ok(workspace::target_folder()?.join(format!("data-{}", std::process::id())))
 }
 
 /// Reads all that the server says, so that it never waits for a reader, and passes on where it

@@ -1,7 +1,8 @@
 //! How many records per second become durable through the Kafka REST door, by records per request
-//! and connections. Beside each setting, in the same run: a route of the same listener that only
-//! reads the body (the example `noop` of `server`), sent the same requests; and the log alone
-//! with appends of the same size. How busy both sides were shows who held whom up.
+//! and connections, of a server that does nothing else (`sustain` has everything on). Beside each
+//! setting, in the same run: a route of the same listener that only reads the body (the example
+//! `noop` of `server`), sent the same requests; and the log alone with appends of the same size.
+//! How busy both sides were shows who held whom up.
 
 use std::{
     path::PathBuf,
@@ -56,7 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Figures> {
         for n_connections in CONNECTIONS {
             let setting = Setting { n_per_request, n_connections, time };
             // A server of its own for each: what one leaves behind does not slow the next.
-            let server = Server::start(&binary, &[])?;
+            let server = Server::start_doors(&binary)?;
             let mut door = setting.load(&server, &posts, None)?;
             drop(server);
             let scratch = Scratch::new("noop")?;
