@@ -8,14 +8,17 @@ mod append;
 mod body;
 mod json;
 mod kafka_rest;
+mod pin;
 mod topics;
 
 use std::sync::Arc;
 
 use axum::Router;
+use model::LogError;
 
+use self::append::{Addressed, Appended};
 pub use self::{admission::Permit, body::Bodies};
-use crate::Services;
+use crate::{Services, error::KafkaError};
 
 /// The doors' own state: how bodies are read, and which topics there are.
 struct Doors {
@@ -30,5 +33,32 @@ pub fn routes(services: &Services) -> Router {
         topics: topics::Topics::new(services.log.clone(), services.config.ingest.clone()),
         services: services.clone(),
     });
-    kafka_rest::routes().with_state(doors)
+    kafka_rest::routes().merge(pin::routes()).with_state(doors)
+}
+
+impl Doors {
+    /// Brings records to their topic, which has the partition `highest`, and counts what is stored:
+    /// some of them at least, or this is an error.
+    async fn store(&self, topic: &str, highest: Option<u32>, records: Vec<Addressed>) -> Result<Appended, KafkaError> {
+        let topic = self.topics.find_or_create(topic, highest).await?;
+        let appended = append::append(&*self.services.log, &topic, records).await;
+        let mut stored_any = false;
+        for append in appended.appends() {
+            match &append.outcome {
+                Ok(_) => {
+                    stored_any = true;
+                    self.services.metrics.appended(&topic.name, append.n_records as u64, append.size_bytes as u64);
+                }
+                Err(LogError::UnknownTopic(_) | LogError::UnknownPartition(_)) => self.topics.forget(&topic.name),
+                Err(_) => {}
+            }
+        }
+        if stored_any {
+            return Ok(appended);
+        }
+        let errors = appended.appends().iter().filter_map(|a| a.outcome.as_ref().err());
+        // If a part of the request may have been stored, the producer must learn it.
+        let worst = errors.max_by_key(|e| matches!(e, LogError::Unavailable { outcome_unknown: true, .. }));
+        Err(KafkaError::of_log(worst.expect("a request has at least one append, and none succeeded")))
+    }
 }

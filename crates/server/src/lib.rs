@@ -17,6 +17,8 @@ pub mod ingest;
 
 pub mod dashboard;
 
+mod gateway;
+
 pub mod router;
 
 pub mod listener;

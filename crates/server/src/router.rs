@@ -23,7 +23,7 @@ use axum::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use model::Stop;
 use serde_json::json;
-use tower::{Layer, Service};
+use tower::{Layer, Service, util::MapRequest};
 use tracing::{error, warn};
 
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
     api::{self, KnownHost, Problem},
     dashboard,
     error::{KAFKA_JSON, KafkaError},
-    ingest,
+    gateway, ingest,
     metrics::Metrics,
 };
 
@@ -53,7 +53,9 @@ pub fn router(services: Services, stop: Stop) -> Router {
     if services.ingest {
         router = router.merge(ingest::routes(&services));
     }
-    observed(router.fallback(not_found).method_not_allowed_fallback(method_not_allowed), services.metrics)
+    let router = observed(router.fallback(not_found).method_not_allowed_fallback(method_not_allowed), services.metrics);
+    // Before it is decided which route a request takes.
+    Router::new().fallback_service(MapRequest::new(router, gateway::without_stage))
 }
 
 /// The same routes, their requests counted, timed, given an id, and answered even after a panic.
@@ -81,10 +83,14 @@ async fn ready_to_serve(services: Services, stop: Stop) -> Response {
     }
 }
 
-/// What no route takes: in the words of the API below `/api`, of Kafka REST elsewhere.
+/// What no route takes: in the words of the API below `/api`, of the gateway below a stage, of
+/// Kafka REST elsewhere.
 async fn not_found(uri: Uri) -> Response {
     if is_api(&uri) {
         return Problem::new(StatusCode::NOT_FOUND, format!("there is no {}", uri.path())).into_response();
+    }
+    if gateway::is_of_a_stage(&uri) {
+        return gateway::not_found();
     }
     KafkaError::not_found().into_response()
 }

@@ -18,12 +18,10 @@ use axum::{
     routing::get,
 };
 use http::{HeaderMap, HeaderValue, header};
-use model::LogError;
 
 use super::{
     Doors,
     append::{self, Addressed, Appended},
-    topics::Topic,
 };
 use crate::{
     api::SameOrigin,
@@ -94,31 +92,7 @@ impl Doors {
             return Err(KafkaError::overloaded());
         }
         let highest = address(&mut records, partition)?;
-        let topic = self.topics.find_or_create(topic, highest).await?;
-        let appended = append::append(&*self.services.log, &topic, records).await;
-        self.settle(&topic, appended)
-    }
-
-    /// Counts what was stored, and turns the outcome into the answer.
-    fn settle(&self, topic: &Topic, appended: Appended) -> Result<String, KafkaError> {
-        let mut stored_any = false;
-        for append in appended.appends() {
-            match &append.outcome {
-                Ok(_) => {
-                    stored_any = true;
-                    self.services.metrics.appended(&topic.name, append.n_records as u64, append.size_bytes as u64);
-                }
-                Err(LogError::UnknownTopic(_) | LogError::UnknownPartition(_)) => self.topics.forget(&topic.name),
-                Err(_) => {}
-            }
-        }
-        if stored_any {
-            return Ok(receipts(&appended));
-        }
-        let errors = appended.appends().iter().filter_map(|a| a.outcome.as_ref().err());
-        // If a part of the request may have been stored, the producer must learn it.
-        let worst = errors.max_by_key(|e| matches!(e, LogError::Unavailable { outcome_unknown: true, .. }));
-        Err(KafkaError::of_log(worst.expect("a request has at least one append, and none succeeded")))
+        Ok(receipts(&self.store(topic, highest, records).await?))
     }
 }
 

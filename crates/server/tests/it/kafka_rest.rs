@@ -44,6 +44,25 @@ async fn a_post_of_the_emulation_is_stored_as_its_compact_text() {
 }
 
 #[tokio::test]
+async fn behind_a_stage_the_door_is_as_it_is_behind_a_gateway() {
+    let server = Server::start().await;
+    let reply = server.post("/prod/topics/0a3.pin", JSON, PYTHON_BODY).await;
+    assert_eq!((reply.status, reply.body), (200, receipts(&[stored(0, 0)])));
+    let reply = server.post("/any-stage_1/topics/0a3.pin/partitions/0", JSON, PYTHON_BODY).await;
+    assert_eq!((reply.status, reply.body), (200, receipts(&[stored(0, 1)])));
+    assert_eq!(server.get("/prod/topics").await.body, r#"["0a3.pin"]"#);
+    let reply = server.post("/prod/topics/0a3.pin", JSON, r#"{"ind":1}"#).await;
+    assert_eq!((reply.status, reply.body), (422, error(422, "Unrecognized field: ind")));
+    for path in ["/prod", "/Test/", "/dev/topic/0a3.pin"] {
+        for reply in [server.get(path).await, server.post(path, JSON, PYTHON_BODY).await] {
+            assert_eq!((reply.status, reply.body.as_str()), (403, r#"{"message":"Missing Authentication Token"}"#));
+            assert_eq!(reply.headers["x-amzn-errortype"], "MissingAuthenticationTokenException");
+        }
+    }
+    assert_eq!(server.log.records("0a3.pin", 0).len(), 2);
+}
+
+#[tokio::test]
 async fn what_is_stored_is_what_was_sent() {
     let text = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
     for (media_type, record, key, value) in [

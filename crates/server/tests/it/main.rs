@@ -11,3 +11,4 @@ mod listener;
 mod metrics;
 mod orchestrator;
 mod overload;
+mod pin;
