@@ -5,10 +5,7 @@ use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
-use http::{
-    HeaderName, HeaderValue, StatusCode, Uri, header,
-    uri::{Parts, PathAndQuery},
-};
+use http::{HeaderName, HeaderValue, StatusCode, Uri, header, uri::PathAndQuery};
 
 /// Where the doors' own paths begin; no stage is called so.
 const DOORS: [&str; 2] = ["topics", "brokers"];
@@ -32,7 +29,8 @@ fn beyond_stage(uri: &Uri) -> Option<Uri> {
     if !is_stage || !DOORS.contains(&first_segment(uri.path().get(1 + stage.len()..)?)?) {
         return None;
     }
-    let mut parts = Parts::default();
+    // The rest stays: who is asked decides what pages may do.
+    let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(rest).ok()?);
     Uri::from_parts(parts).ok()
 }
@@ -66,6 +64,7 @@ mod tests {
             ("/prod/topics/0a3.pin", Some("/topics/0a3.pin")),
             ("/my-stage_2/topics/a/partitions/0?x=/topics/", Some("/topics/a/partitions/0?x=/topics/")),
             ("/dev/brokers", Some("/brokers")),
+            ("http://example.org:1/dev/topics?x", Some("http://example.org:1/topics?x")),
             ("/dev/topics", Some("/topics")),
             ("/topics/topics", None),
             ("/topics/topics/partitions", None),

@@ -13,12 +13,13 @@ mod topics;
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Router, extract::FromRequestParts};
+use http::{header, request::Parts};
 use model::LogError;
 
 use self::append::{Addressed, Appended};
 pub use self::{admission::Permit, body::Bodies};
-use crate::{Services, error::KafkaError};
+use crate::{Services, api::SameOrigin, error::KafkaError};
 
 /// The doors' own state: how bodies are read, and which topics there are.
 struct Doors {
@@ -37,6 +38,15 @@ pub fn routes(services: &Services) -> Router {
 }
 
 impl Doors {
+    /// Refuses pages of other sites; only browsers say whose page it is that asks.
+    async fn check_origin(&self, head: &mut Parts) -> Result<(), KafkaError> {
+        if head.headers.contains_key(header::ORIGIN) {
+            let same_origin = SameOrigin::from_request_parts(head, &self.services).await;
+            same_origin.map_err(|_| KafkaError::foreign_page())?;
+        }
+        Ok(())
+    }
+
     /// Brings records to their topic, which has the partition `highest`, and counts what is stored:
     /// some of them at least, or this is an error.
     async fn store(&self, topic: &str, highest: Option<u32>, records: Vec<Addressed>) -> Result<Appended, KafkaError> {

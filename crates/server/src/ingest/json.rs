@@ -4,9 +4,12 @@
 //! Relies on its input being one valid JSON value, as `serde_json::value::RawValue` checks.
 //! Numbers keep their text and objects the order of their keys, duplicates included.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use bytes::{Bytes, BytesMut};
+
+/// Longer texts are cut when an error repeats them.
+const MAX_ECHO_CHARS: usize = 200;
 
 /// A value is nested deeper than `limit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,14 @@ impl<'a> Compactor<'a> {
                 Err(too_deep)
             }
         }
+    }
+}
+
+/// Text of a request as an error repeats it.
+pub(super) fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(MAX_ECHO_CHARS) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
     }
 }
 

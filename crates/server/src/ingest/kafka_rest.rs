@@ -13,7 +13,7 @@ use std::{fmt::Write, sync::Arc};
 
 use axum::{
     Router,
-    extract::{FromRequestParts, Path, Request, State, rejection::PathRejection},
+    extract::{Path, Request, State, rejection::PathRejection},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -23,10 +23,7 @@ use super::{
     Doors,
     append::{self, Addressed, Appended},
 };
-use crate::{
-    api::SameOrigin,
-    error::{KafkaError, record_error_code},
-};
+use crate::error::{KafkaError, record_error_code};
 use media::Format;
 
 pub(super) fn routes() -> Router<Arc<Doors>> {
@@ -78,11 +75,7 @@ impl Doors {
     async fn try_produce(&self, topic: &str, partition: Option<i64>, request: Request) -> Result<String, KafkaError> {
         let config = &self.services.config.ingest;
         let (mut head, body) = request.into_parts();
-        // Only browsers say whose page it is that asks.
-        if head.headers.contains_key(header::ORIGIN) {
-            let same_origin = SameOrigin::from_request_parts(&mut head, &self.services).await;
-            same_origin.map_err(|_| KafkaError::foreign_page())?;
-        }
+        self.check_origin(&mut head).await?;
         let format = Format::of(&head.headers, config.strict).ok_or_else(KafkaError::unsupported_media_type)?;
         // The permit is held until the records are in the log.
         let (body, mut permit) = self.bodies.read(&head.headers, body).await?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{FromRequestParts, Request, State},
+    extract::{Request, State},
     response::{IntoResponse, Response},
     routing::{any, post},
 };
@@ -20,7 +20,7 @@ use model::{Record, Timestamp};
 use serde_json::{Value, json, value::RawValue};
 
 use super::{Doors, append::Addressed};
-use crate::{api::SameOrigin, error::KafkaError};
+use crate::error::KafkaError;
 use python::Coerced;
 
 const TOPIC: &str = "Pinterest_data";
@@ -77,10 +77,7 @@ async fn take(State(doors): State<Arc<Doors>>, request: Request) -> Response {
 impl Doors {
     async fn take_pin(&self, request: Request) -> Result<Response, KafkaError> {
         let (mut head, body) = request.into_parts();
-        if head.headers.contains_key(header::ORIGIN) {
-            let same_origin = SameOrigin::from_request_parts(&mut head, &self.services).await;
-            same_origin.map_err(|_| KafkaError::foreign_page())?;
-        }
+        self.check_origin(&mut head).await?;
         let (body, _permit) = self.bodies.read(&head.headers, body).await?;
         let pin = match read(&head.headers, &body) {
             Ok(pin) => pin,

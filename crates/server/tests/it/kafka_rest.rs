@@ -59,6 +59,15 @@ async fn behind_a_stage_the_door_is_as_it_is_behind_a_gateway() {
             assert_eq!(reply.headers["x-amzn-errortype"], "MissingAuthenticationTokenException");
         }
     }
+    // Whom a request asks does not get lost with the stage.
+    for stage in ["", "/prod"] {
+        let (target, length) = (format!("http://elsewhere.example{stage}/topics/0a3.pin"), PYTHON_BODY.len());
+        let request = format!(
+            "POST {target} HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nContent-Type: {JSON}\r\n\
+             Content-Length: {length}\r\n\r\n{PYTHON_BODY}"
+        );
+        assert_eq!(server.ask(request).await.status, 403, "{target}");
+    }
     assert_eq!(server.log.records("0a3.pin", 0).len(), 2);
 }
 

@@ -73,6 +73,8 @@ async fn limits_are_those_of_all_doors() {
     let reply = server.post("/pin/", "application/json", right()).await;
     assert_eq!(reply.status, 413);
     assert!(reply.body.contains("ingest.max_record_bytes"), "{}", reply.body);
+    let reply = server.post("/pin/", "application/json", format!("{{\"a\": \"{}", "x".repeat(900))).await;
+    assert!(reply.status == 422 && reply.body.len() < 500, "{}", reply.body);
     let foreign = format!(
         "POST /pin/ HTTP/1.1\r\nHost: localhost\r\nOrigin: https://elsewhere.example\r\nContent-Length: {}\r\n\r\n{}",
         right().len(),

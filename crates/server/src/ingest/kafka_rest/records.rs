@@ -19,11 +19,11 @@ use serde_json::value::RawValue;
 use super::media::Format;
 use crate::{
     error::KafkaError,
-    ingest::{append::Addressed, json::Compactor},
+    ingest::{
+        append::Addressed,
+        json::{Compactor, shortened},
+    },
 };
-
-/// Longer texts are cut when an error repeats them.
-const MAX_ECHO_CHARS: usize = 200;
 
 /// The records of `body`, at least one.
 pub(super) fn read(body: &Bytes, format: Format, config: &IngestConfig) -> Result<Vec<Addressed>, KafkaError> {
@@ -377,13 +377,6 @@ fn timestamp(i: usize, raw: &RawValue) -> Result<Timestamp, KafkaError> {
 fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
-}
-
-fn shortened(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(MAX_ECHO_CHARS) {
-        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
-        None => Cow::Borrowed(text),
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::{collections::HashMap, fmt::Write};
 
 use serde_json::{Value, json, value::RawValue};
 
+use crate::ingest::json::shortened;
+
 /// A value as Python holds it: text, or the digits of a whole number.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Coerced<'a> {
@@ -111,7 +113,7 @@ pub(super) fn not_json(error: &serde_json::Error, text: &str) -> Value {
         "loc": ["body", pos],
         "msg": format!("{message}: line {lineno} column {colno} (char {pos})"),
         "type": "value_error.jsondecode",
-        "ctx": {"msg": message, "doc": text, "pos": pos, "lineno": lineno, "colno": colno},
+        "ctx": {"msg": message, "doc": shortened(text), "pos": pos, "lineno": lineno, "colno": colno},
     })
 }
 
@@ -177,25 +179,19 @@ pub(super) fn object(fields: &[(&'static str, Coerced<'_>)], style: Style) -> St
 }
 
 fn string(out: &mut String, text: &str, style: Style) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            c if c < ' ' || (style == Style::Dumps && !(' '..='~').contains(&c)) => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    write!(out, "\\u{unit:04x}").expect("writing to a string cannot fail");
-                }
-            }
-            c => out.push(c),
+    let json = Value::from(text).to_string();
+    if style == Style::Compact {
+        return out.push_str(&json);
+    }
+    for c in json.chars() {
+        if (' '..='~').contains(&c) {
+            out.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            write!(out, "\\u{unit:04x}").expect("writing to a string cannot fail");
         }
     }
-    out.push('"');
 }
 
 #[cfg(test)]
