@@ -111,6 +111,7 @@ pub struct BatchConfig {
 #[serde(deny_unknown_fields)]
 pub struct ServingConfig {
     pub memory_bytes: usize,
+    pub max_recent_bytes: usize,
     pub max_tail_bytes: usize,
     pub query_timeout_ms: u64,
     pub max_concurrent_queries: usize,
