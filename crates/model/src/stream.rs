@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::position::INTERNAL_PREFIX;
+
 /// Which rows of one key count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -101,9 +103,9 @@ impl StreamDef {
         Ok(stream)
     }
 
-    /// Whether a topic belongs to this stream.
+    /// Whether a topic belongs to this stream; an internal one belongs to none.
     pub fn takes(&self, topic: &str) -> bool {
-        self.topics.iter().any(|pattern| matches(pattern, topic))
+        !topic.starts_with(INTERNAL_PREFIX) && self.topics.iter().any(|pattern| matches(pattern, topic))
     }
 
     /// The table of records that could not be cleaned.
@@ -128,6 +130,20 @@ fn matches(pattern: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_stream_takes_an_internal_topic() {
+        let stream = StreamDef {
+            name: "all".to_owned(),
+            topics: vec!["*".to_owned(), "__state".to_owned()],
+            key: Vec::new(),
+            dedup: Dedup::Off,
+            required: Vec::new(),
+            columns: Vec::new(),
+            sql: String::new(),
+        };
+        assert!(stream.takes("_pin") && !stream.takes("__state"));
+    }
 
     #[test]
     fn a_star_stands_for_any_run_of_characters() {

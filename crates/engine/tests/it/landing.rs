@@ -17,7 +17,7 @@ use engine::{
 use futures::TryStreamExt;
 use model::{
     Bounds, Checkpoint, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, Report, Stop,
-    StoredRecord, Task, Timestamp, TopicName, TopicPartition,
+    StoredRecord, Task, Timestamp, TopicChange, TopicName, TopicPartition,
     config::{Config, LandingConfig},
 };
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
@@ -96,7 +96,7 @@ impl EventLog for TestLog {
         Ok(Bounds { start: *start, end: Offset(records.len() as u64) })
     }
 
-    async fn create_topic(&self, topic: &TopicName, _: u32) -> Result<(), LogError> {
+    async fn change_topic(&self, topic: &TopicName, _: TopicChange) -> Result<(), LogError> {
         Err(LogError::TopicExists(topic.clone()))
     }
 
@@ -192,6 +192,17 @@ async fn put(store: &Store, key: &str, text: &str) {
 
 async fn delete(store: &Store, key: &str) {
     store.objects().delete(&Path::from(key)).await.unwrap();
+}
+
+#[tokio::test]
+async fn internal_topics_are_not_landed() {
+    let (log, store, clock) = (TestLog::new(&["t-0", "__t-0"]), Store::in_memory(), Clock::default());
+    for partition in ["t-0", "__t-0"] {
+        log.post(partition, records(0..3));
+    }
+    land_all(&mut lander(&log, &store, &config(10), &clock), &clock).await;
+    assert_eq!(starts(&store, "t-0").await, [0]);
+    assert!(starts(&store, "__t-0").await.is_empty());
 }
 
 #[tokio::test]
