@@ -20,6 +20,7 @@ use server::{Services, listener, metrics::Metrics, orchestrator::Driver, router}
 use tokio::net::TcpListener;
 
 use crate::{
+    background::Background,
     data::{self, DataFolder},
     shutdown::Shutdown,
 };
@@ -84,7 +85,7 @@ impl App {
         let mut driver = Driver::new(&config.driver, log.moved(), metrics.clone());
         let parts =
             Parts { log: &log, landing: &landing, tables: &tables, definitions: &definitions, folder, config: &config };
-        for (role, task) in parts.tasks() {
+        for (role, task) in parts.tasks()? {
             if roles.contains(&role) {
                 let schedule = config.tasks.get(task.name()).cloned().unwrap_or_default();
                 driver.add(task, &schedule)?;
@@ -148,9 +149,11 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn tasks(&self) -> Vec<(Role, Box<dyn Task>)> {
+    /// Acknowledgements and answers go before batch runs and upkeep.
+    fn tasks(&self) -> Result<Vec<(Role, Box<dyn Task>)>> {
         let log: Arc<dyn EventLog> = self.log.clone();
-        vec![
+        let background = Background::new()?;
+        Ok(vec![
             (Role::Landing, Box::new(Landing::new(log.clone(), self.landing.clone(), self.config.landing.clone()))),
             (
                 Role::Speed,
@@ -162,11 +165,11 @@ impl Parts<'_> {
                     self.config.batch.clone(),
                 )),
             ),
-            (Role::Batch, Box::new(BatchTask(self.batch()))),
-            (Role::Maintain, Box::new(self.compact())),
-            (Role::Maintain, Box::new(self.vacuum())),
-            (Role::Maintain, Box::new(self.trim(log))),
-        ]
+            (Role::Batch, background.task(BatchTask(self.batch()))),
+            (Role::Maintain, background.task(self.compact())),
+            (Role::Maintain, background.task(self.vacuum())),
+            (Role::Maintain, background.task(self.trim(log))),
+        ])
     }
 
     fn batch(&self) -> Batch {

@@ -9,6 +9,8 @@ pub mod shutdown;
 
 pub mod telemetry;
 
+mod background;
+
 pub mod data;
 
 pub mod emulate;
