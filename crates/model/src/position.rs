@@ -16,8 +16,17 @@ pub struct TopicName(Arc<str>);
 impl TopicName {
     pub const MAX_LEN: usize = 249;
 
+    /// What the names of internal topics begin with.
+    pub const INTERNAL_PREFIX: &'static str = "__";
+
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it holds state of Corkboard itself: producers cannot write to it, listings leave it
+    /// out, nothing of it is landed.
+    pub fn is_internal(&self) -> bool {
+        self.0.starts_with(Self::INTERNAL_PREFIX)
     }
 }
 

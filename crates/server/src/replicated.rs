@@ -19,9 +19,6 @@ use model::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tracing::warn;
 
-/// What topics of this kind begin with: producers cannot write to them and listings leave them out.
-pub const INTERNAL_PREFIX: &str = "__";
-
 /// Read at a time while catching up.
 const FETCH_BYTES: usize = 1 << 20;
 /// A snapshot is taken after so many bytes of commands at least, or twice its own size: so it never
@@ -118,7 +115,7 @@ impl<S: StateMachine> Replicated<S> {
     /// The state of the topic `S::TOPIC` of `log`. Nothing is read until someone asks.
     pub fn new(log: Arc<dyn EventLog>) -> Self {
         let topic: TopicName = S::TOPIC.parse().expect("the name of a state machine's topic is one");
-        assert!(topic.as_str().starts_with(INTERNAL_PREFIX), "the topic {topic} would be open to producers");
+        assert!(topic.is_internal(), "the topic {topic} would be open to producers");
         Self {
             log,
             partition: TopicPartition::new(topic, 0),

@@ -54,7 +54,7 @@ impl Topics {
         if let Some(topic) = self.remembered(name) {
             return Ok(Some(topic));
         }
-        let Ok(name) = name.parse() else { return Ok(None) };
+        let Some(name) = name.parse().ok().filter(|name: &TopicName| !name.is_internal()) else { return Ok(None) };
         Ok(self.look_up(&name).await?.0)
     }
 
@@ -70,7 +70,10 @@ impl Topics {
     }
 
     async fn look_up_or_create(&self, name: &str, highest: Option<u32>) -> Result<Arc<Topic>, KafkaError> {
-        let name = name.parse().map_err(|e: InvalidTopicName| KafkaError::invalid_topic(e.to_string()))?;
+        let name: TopicName = name.parse().map_err(|e: InvalidTopicName| KafkaError::invalid_topic(e.to_string()))?;
+        if name.is_internal() {
+            return Err(KafkaError::invalid_topic(format!("topic {name} is internal")));
+        }
         if let (Some(topic), _) = self.look_up(&name).await? {
             return Ok(topic);
         }
@@ -87,7 +90,8 @@ impl Topics {
     /// The topic as the log has it now, and how many topics there are.
     async fn look_up(&self, name: &TopicName) -> Result<(Option<Arc<Topic>>, usize), KafkaError> {
         let description = self.log.describe().await.map_err(|e| KafkaError::of_log(&e))?;
-        Ok((self.remember(&description, name), description.topics.len()))
+        let n_topics = description.topics.keys().filter(|topic| !topic.is_internal()).count();
+        Ok((self.remember(&description, name), n_topics))
     }
 
     async fn create(&self, name: &TopicName, n_topics: usize, highest: Option<u32>) -> Result<Arc<Topic>, KafkaError> {

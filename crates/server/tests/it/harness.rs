@@ -203,10 +203,10 @@ impl Server {
 pub(crate) const JSON: &str = "application/vnd.kafka.json.v2+json";
 pub(crate) const BINARY: &str = "application/vnd.kafka.binary.v2+json";
 
-pub(crate) fn services(log: Arc<TestLog>, config: Config) -> Services {
+pub(crate) fn services(log: Arc<impl EventLog + 'static>, config: Config) -> Services {
     let metrics = Arc::new(Metrics::new());
     Services {
-        tasks: handle(&config.driver, &log, metrics.clone()),
+        tasks: handle(&config.driver, &*log, metrics.clone()),
         log,
         query: None,
         ingest: true,
@@ -216,7 +216,7 @@ pub(crate) fn services(log: Arc<TestLog>, config: Config) -> Services {
     }
 }
 
-fn handle(config: &DriverConfig, log: &TestLog, metrics: Arc<Metrics>) -> server::orchestrator::Handle {
+fn handle(config: &DriverConfig, log: &impl EventLog, metrics: Arc<Metrics>) -> server::orchestrator::Handle {
     Driver::new(config, log.moved(), metrics).handle()
 }
 

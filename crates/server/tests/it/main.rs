@@ -3,8 +3,10 @@
 
 mod fakes;
 mod harness;
+mod node;
 
 mod api;
+mod consumers;
 mod hostile;
 mod kafka_rest;
 mod listener;
