@@ -173,9 +173,10 @@ impl KafkaError {
         match error {
             LogError::UnknownTopic(_) => Self::topic_not_found(),
             LogError::UnknownPartition(_) => Self::partition_not_found(),
-            LogError::TopicExists(_) | LogError::InvalidTopic(_) | LogError::LimitExceeded { .. } => {
-                Self::invalid_topic(error.to_string())
-            }
+            LogError::TopicExists(_)
+            | LogError::FewerPartitions { .. }
+            | LogError::InvalidTopic(_)
+            | LogError::LimitExceeded { .. } => Self::invalid_topic(error.to_string()),
             LogError::TooLarge { .. } => Self::too_large(error.to_string()),
             LogError::Unavailable { outcome_unknown: false, .. } => Self::unavailable(error.to_string()),
             LogError::Unavailable { outcome_unknown: true, .. } => {

@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use model::{
-    Bounds, EventLog, LogError, Offset, OffsetRange, Record, StoredRecord, Timestamp, TopicName, TopicPartition,
+    Bounds, EventLog, LogError, Offset, OffsetRange, Record, StoredRecord, Timestamp, TopicChange, TopicName, TopicPartition,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tracing::warn;
@@ -177,7 +177,7 @@ impl<S: StateMachine> Replicated<S> {
             Err(LogError::UnknownTopic(_)) => {}
             appended => return appended,
         }
-        match self.log.create_topic(&self.partition.topic, 1).await {
+        match self.log.change_topic(&self.partition.topic, TopicChange::Create { n_partitions: 1 }).await {
             Ok(()) | Err(LogError::TopicExists(_)) => self.log.append(&self.partition, records).await,
             Err(e) => Err(e),
         }

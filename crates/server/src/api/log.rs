@@ -5,7 +5,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use model::{Bounds, LogId, Timestamp, TopicName};
+use model::{Bounds, LogError, LogId, Timestamp, TopicName};
 use serde::Serialize;
 
 use super::{DATA_HEADERS, KnownHost, Problem};
@@ -33,8 +33,12 @@ struct Partition {
 pub(super) async fn describe(_: KnownHost, State(services): State<Services>) -> Result<Response, Problem> {
     let description = services.log.describe().await?;
     let mut partitions = Vec::new();
-    for partition in description.partitions() {
-        let bounds = services.log.bounds(&partition).await?;
+    for partition in description.partitions().filter(|p| !p.topic.is_internal()) {
+        let bounds = match services.log.bounds(&partition).await {
+            // Deleted since the topics were asked for.
+            Err(LogError::UnknownTopic(_)) => continue,
+            bounds => bounds?,
+        };
         let stream = services.streams.iter().find(|s| s.takes(partition.topic.as_str()));
         let stream = stream.map(|s| s.name.clone());
         partitions.push(Partition { topic: partition.topic, partition: partition.partition, stream, bounds });

@@ -14,7 +14,7 @@ use model::{EventLog, Record, Timestamp, config::Config};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::node::{KAFKA_V2, Node, Said, append, partition};
+use crate::node::{KAFKA_V2, Node, Said, append, create, partition};
 
 const JSON: &str = "application/vnd.kafka.json.v2+json";
 const BINARY: &str = "application/vnd.kafka.binary.v2+json";
@@ -22,7 +22,7 @@ const BINARY: &str = "application/vnd.kafka.binary.v2+json";
 /// A log with the topic `a` of so many partitions.
 async fn log_with(n_partitions: u32) -> Arc<MemoryLog> {
     let log = Arc::new(MemoryLog::new());
-    log.create_topic(&"a".parse().unwrap(), n_partitions).await.unwrap();
+    create(&*log, "a", n_partitions).await;
     log
 }
 
@@ -476,7 +476,7 @@ async fn a_restart_loses_neither_instances_nor_records() {
     let dir = tempfile::tempdir().unwrap();
     let open = || Arc::new(EmbeddedLog::open(dir.path(), &Config::defaults().log, 1 << 20).unwrap());
     let log = open();
-    log.create_topic(&"a".parse().unwrap(), 1).await.unwrap();
+    create(&*log, "a", 1).await;
     append(&*log, "a", 0, &["1", "2", "3", "4"]).await;
     let node = Node::on(&log, |_| {});
     subscribe(&node, "c", r#","auto.commit.enable":"false""#).await;
@@ -507,8 +507,8 @@ async fn a_pattern_takes_the_topics_that_come_but_no_internal_ones() {
     node.post("/consumers/g", r#"{"name":"c","format":"json","auto.offset.reset":"earliest"}"#).await;
     assert_eq!(node.post(&at("c", "/subscription"), r#"{"topic_pattern":"(a|b.*|.*consumers)"}"#).await.status, 204);
     assert_eq!(node.get(&at("c", "/subscription")).await.body, r#"{"topics":["a"]}"#);
-    log.create_topic(&"bb".parse().unwrap(), 1).await.unwrap();
-    log.create_topic(&"xa".parse().unwrap(), 1).await.unwrap();
+    create(&*log, "bb", 1).await;
+    create(&*log, "xa", 1).await;
     append(&*log, "bb", 0, &["5"]).await;
     assert_eq!(read(&node, "c").await, [5]);
     assert_eq!(node.get(&at("c", "/subscription")).await.body, r#"{"topics":["a","bb"]}"#);
@@ -546,7 +546,7 @@ async fn producers_cannot_write_to_internal_topics() {
         let said = node
             .ask("POST", &format!("/topics/{topic}"), &[("content-type", JSON)], r#"{"records":[{"value":1}]}"#)
             .await;
-        is(&said, 400, 40002, &format!("topic {topic} is internal"));
+        is(&said, 400, 40002, &format!("topic {topic} is internal: nobody else writes there"));
         assert_eq!(node.get(&format!("/topics/{topic}")).await.status, 404);
     }
     assert!(Timestamp::now().0 > 0);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{Router, body::Body};
 use http::{Request, header};
-use model::{EventLog, Record, Stop, TopicPartition, config::Config};
+use model::{EventLog, Record, Stop, TopicChange, TopicPartition, config::Config};
 use server::router;
 use tower::ServiceExt;
 
@@ -75,4 +75,8 @@ pub(crate) fn partition(topic: &str, partition: u32) -> TopicPartition {
 pub(crate) async fn append(log: &dyn EventLog, topic: &str, p: u32, values: &[&str]) {
     let records = values.iter().map(|value| Record::of_value((*value).to_owned())).collect();
     log.append(&partition(topic, p), records).await.unwrap();
+}
+
+pub(crate) async fn create(log: &dyn EventLog, topic: &str, n_partitions: u32) {
+    log.change_topic(&topic.parse().unwrap(), TopicChange::Create { n_partitions }).await.unwrap();
 }

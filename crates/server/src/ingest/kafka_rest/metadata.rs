@@ -27,8 +27,10 @@ pub(super) async fn brokers(headers: HeaderMap) -> Response {
 
 pub(super) async fn topics(State(doors): State<Arc<Doors>>, headers: HeaderMap) -> Response {
     let description = doors.services.log.describe().await;
-    let names = description
-        .map(|d| Value::from_iter(d.topics.into_keys().filter(|t| !t.is_internal()).map(String::from)).to_string());
+    let names = description.map(|d| {
+        let shown = d.topics.into_keys().filter(|topic| !topic.is_internal());
+        Value::from_iter(shown.map(String::from)).to_string()
+    });
     answered(&headers, names.map_err(|e| KafkaError::of_log(&e)))
 }
 
