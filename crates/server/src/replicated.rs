@@ -14,7 +14,8 @@ use std::{
 
 use bytes::Bytes;
 use model::{
-    Bounds, EventLog, LogError, Offset, OffsetRange, Record, StoredRecord, Timestamp, TopicChange, TopicName, TopicPartition,
+    Bounds, EventLog, LogError, Offset, OffsetRange, Record, StoredRecord, Timestamp, TopicChange, TopicName,
+    TopicPartition,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tracing::warn;

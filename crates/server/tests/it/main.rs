@@ -14,3 +14,4 @@ mod metrics;
 mod orchestrator;
 mod overload;
 mod pin;
+mod v3;
