@@ -211,10 +211,10 @@ impl Server {
 pub(crate) const JSON: &str = "application/vnd.kafka.json.v2+json";
 pub(crate) const BINARY: &str = "application/vnd.kafka.binary.v2+json";
 
-pub(crate) fn services(log: Arc<TestLog>, config: Config) -> Services {
+pub(crate) fn services(log: Arc<impl EventLog + 'static>, config: Config) -> Services {
     let metrics = Arc::new(Metrics::new());
     Services {
-        tasks: handle(&config.driver, &log, metrics.clone()),
+        tasks: handle(&config.driver, &*log, metrics.clone()),
         log,
         query: None,
         ingest: true,
@@ -224,7 +224,7 @@ pub(crate) fn services(log: Arc<TestLog>, config: Config) -> Services {
     }
 }
 
-fn handle(config: &DriverConfig, log: &TestLog, metrics: Arc<Metrics>) -> server::orchestrator::Handle {
+fn handle(config: &DriverConfig, log: &impl EventLog, metrics: Arc<Metrics>) -> server::orchestrator::Handle {
     Driver::new(config, log.moved(), metrics).handle()
 }
 
@@ -296,6 +296,17 @@ impl Client {
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
         let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
         Reply { status, headers: lines.filter_map(header).collect(), body: String::new() }
+    }
+
+    /// Returns when this has come; what came up to it is taken.
+    pub(crate) async fn until(&mut self, text: &str) {
+        loop {
+            if let Some(at) = self.received.windows(text.len()).position(|w| w == text.as_bytes()) {
+                self.received.drain(..at + text.len());
+                return;
+            }
+            assert!(self.receive().await > 0, "the connection was closed before {text:?}");
+        }
     }
 
     /// Whatever comes until the server closes the connection.

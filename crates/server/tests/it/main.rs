@@ -3,8 +3,10 @@
 
 mod fakes;
 mod harness;
+mod node;
 
 mod api;
+mod consumers;
 mod hostile;
 mod kafka_rest;
 mod listener;
@@ -12,3 +14,4 @@ mod metrics;
 mod orchestrator;
 mod overload;
 mod pin;
+mod v3;
