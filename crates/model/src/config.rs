@@ -22,6 +22,7 @@ pub struct Config {
     pub server: ServerConfig,
     pub ingest: IngestConfig,
     pub consumers: ConsumersConfig,
+    pub kinesis: KinesisConfig,
     pub log: LogConfig,
     pub landing: LandingConfig,
     pub speed: SpeedConfig,
@@ -84,6 +85,21 @@ pub struct ConsumersConfig {
     pub request_timeout_ms: u64,
     pub max_request_timeout_ms: u64,
     pub max_fetch_bytes: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KinesisConfig {
+    pub limits: KinesisLimits,
+    pub allowed_origins: Vec<String>,
+}
+
+/// Whether shards are held to the throughput that AWS allows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KinesisLimits {
+    Off,
+    Aws,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
