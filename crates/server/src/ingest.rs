@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use axum::{Router, extract::FromRequestParts};
 use http::{header, request::Parts};
-use model::LogError;
+use model::{LogError, Stop};
 
 use self::append::{Addressed, Appended};
 pub use self::{admission::Permit, body::Bodies};
@@ -28,14 +28,17 @@ struct Doors {
     bodies: Bodies,
     topics: topics::Topics,
     groups: Arc<consumers::Groups>,
+    /// Answers that would go on for long end when the server stops.
+    stop: Stop,
 }
 
-pub fn routes(services: &Services) -> Router {
+pub fn routes(services: &Services, stop: Stop) -> Router {
     let doors = Arc::new(Doors {
         bodies: Bodies::new(&services.config, &services.metrics),
         topics: topics::Topics::new(services.log.clone(), services.config.ingest.clone()),
         groups: Arc::new(consumers::Groups::new(services.log.clone(), services.config.consumers.clone())),
         services: services.clone(),
+        stop,
     });
     kafka_rest::routes().merge(pin::routes()).with_state(doors)
 }
