@@ -186,6 +186,26 @@ async fn streams_and_shards_are_the_same_after_a_restart() {
 }
 
 #[tokio::test]
+async fn two_servers_on_one_log_agree() {
+    let log = Arc::new(MemoryLog::new());
+    let (one, other) = (Kinesis::over(log.clone(), |_| {}).await, Kinesis::over(log, |_| {}).await);
+    one.create("a", 1).await;
+    assert_eq!(other.put("a", "k", "1").await.0, "shardId-000000000000");
+    let exists = other.refusal("CreateStream", json!({"StreamName": "a", "ShardCount": 1})).await;
+    assert_eq!(exists.0, "ResourceInUseException");
+    one.ask("SplitShard", json!({"StreamName": "a", "ShardToSplit": "0", "NewStartingHashKey": "9"})).await;
+    assert_eq!(other.shards("a").await, one.shards("a").await);
+    assert_eq!(other.put("a", "k", "2").await.0, "shardId-000000000002");
+    // An iterator of one leads on with the other.
+    let iterator = one.trim_horizon("a", "0").await;
+    assert_eq!(other.read_on(iterator).await.0, ["1"]);
+    other.ask("DeleteStream", json!({"StreamName": "a"})).await;
+    assert_eq!(one.refusal("DescribeStream", json!({"StreamName": "a"})).await.0, "ResourceNotFoundException");
+    let put = json!({"StreamName": "a", "PartitionKey": "k", "Data": ""});
+    assert_eq!(one.refusal("PutRecord", put).await.0, "ResourceNotFoundException");
+}
+
+#[tokio::test]
 async fn the_kafka_door_knows_the_partitions_that_a_split_made() {
     let kinesis = Kinesis::start().await;
     kinesis.create("a", 1).await;
