@@ -21,6 +21,8 @@ pub struct Config {
     pub definitions: DefinitionsConfig,
     pub server: ServerConfig,
     pub ingest: IngestConfig,
+    pub consumers: ConsumersConfig,
+    pub kinesis: KinesisConfig,
     pub log: LogConfig,
     pub landing: LandingConfig,
     pub speed: SpeedConfig,
@@ -58,6 +60,8 @@ pub struct ServerConfig {
 pub struct IngestConfig {
     pub max_body_bytes: usize,
     pub max_records_per_request: usize,
+    pub max_batch_entries: usize,
+    pub max_stream_ms: u64,
     pub max_record_bytes: usize,
     pub max_json_depth: usize,
     pub max_inflight_bytes: usize,
@@ -66,6 +70,36 @@ pub struct IngestConfig {
     pub max_topics: usize,
     pub max_partitions_per_topic: u32,
     pub strict: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsumersConfig {
+    pub lease_ms: u64,
+    pub instance_retention_ms: u64,
+    pub offset_retention_ms: u64,
+    pub max_groups: usize,
+    pub max_instances_per_group: usize,
+    pub max_topics_per_subscription: usize,
+    pub max_partitions_per_group: usize,
+    pub request_timeout_ms: u64,
+    pub max_request_timeout_ms: u64,
+    pub max_fetch_bytes: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KinesisConfig {
+    pub limits: KinesisLimits,
+    pub allowed_origins: Vec<String>,
+}
+
+/// Whether shards are held to the throughput that AWS allows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KinesisLimits {
+    Off,
+    Aws,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -201,9 +235,16 @@ impl Config {
             ("server.max_connections", self.server.max_connections),
             ("ingest.max_body_bytes", self.ingest.max_body_bytes),
             ("ingest.max_records_per_request", self.ingest.max_records_per_request),
+            ("ingest.max_batch_entries", self.ingest.max_batch_entries),
             ("ingest.max_record_bytes", self.ingest.max_record_bytes),
             ("ingest.max_json_depth", self.ingest.max_json_depth),
             ("ingest.default_partitions", self.ingest.default_partitions as usize),
+            ("consumers.lease_ms", usize::try_from(self.consumers.lease_ms).unwrap_or(usize::MAX)),
+            ("consumers.max_groups", self.consumers.max_groups),
+            ("consumers.max_instances_per_group", self.consumers.max_instances_per_group),
+            ("consumers.max_topics_per_subscription", self.consumers.max_topics_per_subscription),
+            ("consumers.max_partitions_per_group", self.consumers.max_partitions_per_group),
+            ("consumers.max_fetch_bytes", self.consumers.max_fetch_bytes),
             ("log.max_group_bytes", self.log.max_group_bytes),
             ("landing.flush_size", self.landing.flush_size),
             ("landing.max_object_bytes", self.landing.max_object_bytes),

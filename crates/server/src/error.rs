@@ -37,6 +37,11 @@ impl KafkaError {
         Self { closes: true, ..self }
     }
 
+    /// Whether the connection is to end.
+    pub(crate) fn closes(&self) -> bool {
+        self.closes
+    }
+
     pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, 400, "malformed", message)
     }
@@ -80,9 +85,60 @@ impl KafkaError {
         Self::new(StatusCode::NOT_FOUND, 40402, "unknown_partition", "Partition not found.")
     }
 
+    pub fn topic_exists(name: &str) -> Self {
+        Self::invalid_topic(format!("Topic '{name}' already exists."))
+    }
+
+    pub fn payload_error(what: &str) -> Self {
+        Self::unprocessable(42206, format!("Payload error. {what}"))
+    }
+
+    /// Of a setting that is not there, or of something else that has a name.
+    pub fn nothing_called(what: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::NOT_FOUND, 404, "not_found", format!("{what} cannot be found."))
+    }
+
     /// What Confluent's proxy has answered to a GET of an unknown topic since version 6.
     pub fn not_hosted() -> Self {
         Self::new(StatusCode::NOT_FOUND, 40403, "unknown_topic", "This server does not host this topic-partition.")
+    }
+
+    /// Nothing is committed, or it was trimmed, and the instance does not say where to begin.
+    pub fn no_offset(partition: &model::TopicPartition) -> Self {
+        let message = format!("Undefined offset with no reset policy for partitions: [{partition}]");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, 50002, "no_offset", message)
+    }
+
+    /// Unknown, or not asked anything for longer than `consumers.instance_retention_ms`.
+    pub fn instance_not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, 40403, "unknown_instance", "Consumer instance not found.")
+    }
+
+    pub fn not_acceptable() -> Self {
+        Self::new(StatusCode::NOT_ACCEPTABLE, 406, "accept", "HTTP 406 Not Acceptable")
+    }
+
+    pub fn format_mismatch() -> Self {
+        let message = "The requested embedded data format does not match the deserializer for this consumer instance";
+        Self::new(StatusCode::NOT_ACCEPTABLE, 40601, "format", message)
+    }
+
+    /// A record that is not what its reader asked for.
+    pub fn not_serializable(message: String) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, 40801, "serialization", message)
+    }
+
+    pub fn instance_exists() -> Self {
+        let message = "Consumer with specified consumer ID already exists in the specified consumer group.";
+        Self::new(StatusCode::CONFLICT, 40902, "instance_exists", message)
+    }
+
+    pub fn illegal_state(what: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::CONFLICT, 40903, "illegal_state", format!("Illegal state: {what}"))
+    }
+
+    pub fn invalid_consumer(what: impl std::fmt::Display) -> Self {
+        Self::unprocessable(42204, format!("Invalid consumer configuration: {what}"))
     }
 
     pub fn method_not_allowed() -> Self {
@@ -114,6 +170,11 @@ impl KafkaError {
 
     pub fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, 500, "internal", "Internal Server Error")
+    }
+
+    /// What has no receipt was not stored.
+    pub fn stopping() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, 503, "stopping", "the server is stopping; nothing more is stored")
     }
 
     /// Bodies in flight leave no room; nothing was accepted.

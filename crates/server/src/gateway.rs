@@ -8,7 +8,7 @@ use axum::{
 use http::{HeaderName, HeaderValue, StatusCode, Uri, header, uri::PathAndQuery};
 
 /// Where the doors' own paths begin; no stage is called so.
-const DOORS: [&str; 2] = ["topics", "brokers"];
+const DOORS: [&str; 4] = ["topics", "brokers", "consumers", "v3"];
 /// What most people call their stage. Below these, paths that lead nowhere are the gateway's.
 const USUAL_STAGES: [&str; 3] = ["dev", "test", "prod"];
 const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
@@ -66,6 +66,10 @@ mod tests {
             ("/dev/brokers", Some("/brokers")),
             ("http://example.org:1/dev/topics?x", Some("http://example.org:1/topics?x")),
             ("/dev/topics", Some("/topics")),
+            ("/dev/consumers/g/instances/i/records?timeout=1", Some("/consumers/g/instances/i/records?timeout=1")),
+            ("/dev/v3/clusters", Some("/v3/clusters")),
+            ("/consumers/topics", None),
+            ("/v3/clusters/x/topics", None),
             ("/topics/topics", None),
             ("/topics/topics/partitions", None),
             ("/brokers/topics/x", None),

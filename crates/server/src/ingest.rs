@@ -6,8 +6,10 @@
 mod admission;
 mod append;
 mod body;
+mod consumers;
 mod json;
 mod kafka_rest;
+pub mod kinesis;
 mod pin;
 mod topics;
 
@@ -15,7 +17,7 @@ use std::sync::Arc;
 
 use axum::{Router, extract::FromRequestParts};
 use http::{header, request::Parts};
-use model::LogError;
+use model::{LogError, Stop};
 
 use self::append::{Addressed, Appended};
 pub use self::{admission::Permit, body::Bodies};
@@ -25,16 +27,24 @@ use crate::{Services, api::SameOrigin, error::KafkaError};
 struct Doors {
     services: Services,
     bodies: Bodies,
-    topics: topics::Topics,
+    topics: Arc<topics::Topics>,
+    groups: Arc<consumers::Groups>,
+    kinesis: Arc<kinesis::Kinesis>,
+    /// Answers that would go on for long end when the server stops.
+    stop: Stop,
 }
 
-pub fn routes(services: &Services) -> Router {
+pub fn routes(services: &Services, stop: Stop) -> Router {
+    let topics = Arc::new(topics::Topics::new(services.log.clone(), services.config.ingest.clone()));
     let doors = Arc::new(Doors {
         bodies: Bodies::new(&services.config, &services.metrics),
-        topics: topics::Topics::new(services.log.clone(), services.config.ingest.clone()),
+        groups: Arc::new(consumers::Groups::new(services.log.clone(), services.config.consumers.clone())),
+        kinesis: Arc::new(kinesis::Kinesis::new(services.log.clone(), topics.clone(), services.config.clone())),
+        topics,
         services: services.clone(),
+        stop,
     });
-    kafka_rest::routes().merge(pin::routes()).with_state(doors)
+    kafka_rest::routes().merge(pin::routes()).merge(kinesis::routes()).with_state(doors)
 }
 
 impl Doors {
@@ -47,23 +57,27 @@ impl Doors {
         Ok(())
     }
 
-    /// Brings records to their topic, which has the partition `highest`, and counts what is stored:
-    /// some of them at least, or this is an error.
-    async fn store(&self, topic: &str, highest: Option<u32>, records: Vec<Addressed>) -> Result<Appended, KafkaError> {
-        let topic = self.topics.find_or_create(topic, highest).await?;
-        let appended = append::append(&*self.services.log, &topic, records).await;
-        let mut stored_any = false;
+    /// Brings records to their topic and counts what is stored; what is not is for the caller to tell.
+    async fn store_in(&self, topic: &topics::Topic, records: Vec<Addressed>) -> Appended {
+        let appended = append::append(&*self.services.log, topic, records).await;
         for append in appended.appends() {
             match &append.outcome {
                 Ok(_) => {
-                    stored_any = true;
                     self.services.metrics.appended(&topic.name, append.n_records as u64, append.size_bytes as u64);
                 }
                 Err(LogError::UnknownTopic(_) | LogError::UnknownPartition(_)) => self.topics.forget(&topic.name),
                 Err(_) => {}
             }
         }
-        if stored_any {
+        appended
+    }
+
+    /// The same for a topic that may have to be made first, and has the partition `highest`; some
+    /// records are stored at least, or this is an error.
+    async fn store(&self, topic: &str, highest: Option<u32>, records: Vec<Addressed>) -> Result<Appended, KafkaError> {
+        let topic = self.topics.find_or_create(topic, highest).await?;
+        let appended = self.store_in(&topic, records).await;
+        if appended.appends().iter().any(|append| append.outcome.is_ok()) {
             return Ok(appended);
         }
         let errors = appended.appends().iter().filter_map(|a| a.outcome.as_ref().err());

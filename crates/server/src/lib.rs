@@ -9,6 +9,8 @@ mod pace;
 
 pub mod error;
 
+pub mod replicated;
+
 pub mod orchestrator;
 
 pub mod api;

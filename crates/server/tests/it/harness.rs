@@ -133,13 +133,18 @@ impl EventLog for TestLog {
         Ok(OffsetRange { partition: partition.clone(), start, end })
     }
 
-    async fn fetch(&self, _: &TopicPartition, _: Offset, _: usize) -> Result<Vec<StoredRecord>, LogError> {
-        Err(LogError::unavailable("nothing here reads"))
+    async fn fetch(&self, partition: &TopicPartition, from: Offset, _: usize) -> Result<Vec<StoredRecord>, LogError> {
+        let topics = self.topics.lock().unwrap();
+        let stored = topics[&partition.topic][partition.partition as usize].iter();
+        let record = |(i, record): (usize, &Record)| StoredRecord { offset: Offset(i as u64), record: record.clone() };
+        Ok(stored.enumerate().skip(from.0 as usize).map(record).collect())
     }
 
     async fn bounds(&self, partition: &TopicPartition) -> Result<Bounds, LogError> {
         let topics = self.topics.lock().unwrap();
-        let n_records = topics[&partition.topic][partition.partition as usize].len();
+        let of_topic = topics.get(&partition.topic);
+        let of_topic = of_topic.ok_or_else(|| LogError::UnknownTopic(partition.topic.clone()))?;
+        let n_records = of_topic[partition.partition as usize].len();
         Ok(Bounds { start: Offset::ZERO, end: Offset(n_records as u64) })
     }
 
@@ -211,10 +216,10 @@ impl Server {
 pub(crate) const JSON: &str = "application/vnd.kafka.json.v2+json";
 pub(crate) const BINARY: &str = "application/vnd.kafka.binary.v2+json";
 
-pub(crate) fn services(log: Arc<TestLog>, config: Config) -> Services {
+pub(crate) fn services(log: Arc<impl EventLog + 'static>, config: Config) -> Services {
     let metrics = Arc::new(Metrics::new());
     Services {
-        tasks: handle(&config.driver, &log, metrics.clone()),
+        tasks: handle(&config.driver, &*log, metrics.clone()),
         log,
         query: None,
         ingest: true,
@@ -224,7 +229,7 @@ pub(crate) fn services(log: Arc<TestLog>, config: Config) -> Services {
     }
 }
 
-fn handle(config: &DriverConfig, log: &TestLog, metrics: Arc<Metrics>) -> server::orchestrator::Handle {
+fn handle(config: &DriverConfig, log: &impl EventLog, metrics: Arc<Metrics>) -> server::orchestrator::Handle {
     Driver::new(config, log.moved(), metrics).handle()
 }
 
@@ -296,6 +301,17 @@ impl Client {
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
         let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
         Reply { status, headers: lines.filter_map(header).collect(), body: String::new() }
+    }
+
+    /// Returns when this has come; what came up to it is taken.
+    pub(crate) async fn until(&mut self, text: &str) {
+        loop {
+            if let Some(at) = self.received.windows(text.len()).position(|w| w == text.as_bytes()) {
+                self.received.drain(..at + text.len());
+                return;
+            }
+            assert!(self.receive().await > 0, "the connection was closed before {text:?}");
+        }
     }
 
     /// Whatever comes until the server closes the connection.

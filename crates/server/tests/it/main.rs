@@ -3,12 +3,21 @@
 
 mod fakes;
 mod harness;
+mod kinesis_client;
+mod node;
 
 mod api;
+mod consumers;
 mod hostile;
 mod kafka_rest;
+mod kinesis;
+mod kinesis_reads;
+mod kinesis_shards;
+mod kinesis_wire;
 mod listener;
+mod listener_streams;
 mod metrics;
 mod orchestrator;
 mod overload;
 mod pin;
+mod v3;
