@@ -68,6 +68,11 @@ impl KafkaError {
         Self::new(StatusCode::FORBIDDEN, 40301, "foreign_page", message)
     }
 
+    /// A caller who is not let in: 401, 403 or 429.
+    pub fn refused(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(status, u32::from(status.as_u16()) * 100 + 1, "refused", message)
+    }
+
     pub fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, 404, "not_found", "HTTP 404 Not Found")
     }

@@ -9,6 +9,7 @@ mod body;
 mod json;
 mod kafka_rest;
 mod pin;
+mod streams;
 mod topics;
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use model::LogError;
 
 use self::append::{Addressed, Appended};
 pub use self::{admission::Permit, body::Bodies};
-use crate::{Services, api::SameOrigin, error::KafkaError};
+use crate::{Services, api::SameOrigin, cors, error::KafkaError};
 
 /// The doors' own state: how bodies are read, and which topics there are.
 struct Doors {
@@ -34,13 +35,13 @@ pub fn routes(services: &Services) -> Router {
         topics: topics::Topics::new(services.log.clone(), services.config.ingest.clone()),
         services: services.clone(),
     });
-    kafka_rest::routes().merge(pin::routes()).with_state(doors)
+    kafka_rest::routes().merge(pin::routes()).merge(streams::routes()).with_state(doors)
 }
 
 impl Doors {
     /// Refuses pages of other sites; only browsers say whose page it is that asks.
     async fn check_origin(&self, head: &mut Parts) -> Result<(), KafkaError> {
-        if head.headers.contains_key(header::ORIGIN) {
+        if head.headers.contains_key(header::ORIGIN) && !cors::allows(&head.headers, &self.services.config.server) {
             let same_origin = SameOrigin::from_request_parts(head, &self.services).await;
             same_origin.map_err(|_| KafkaError::foreign_page())?;
         }

@@ -9,7 +9,10 @@ use model::{Bounds, LogId, Timestamp, TopicName};
 use serde::Serialize;
 
 use super::{DATA_HEADERS, KnownHost, Problem};
-use crate::Services;
+use crate::{
+    Services,
+    auth::{Action, Caller},
+};
 
 #[derive(Serialize)]
 struct Log {
@@ -30,10 +33,15 @@ struct Partition {
     bounds: Bounds,
 }
 
-pub(super) async fn describe(_: KnownHost, State(services): State<Services>) -> Result<Response, Problem> {
+/// The topics that the caller may not see are left out.
+pub(super) async fn describe(
+    _: KnownHost,
+    caller: Caller,
+    State(services): State<Services>,
+) -> Result<Response, Problem> {
     let description = services.log.describe().await?;
     let mut partitions = Vec::new();
-    for partition in description.partitions() {
+    for partition in description.partitions().filter(|p| caller.may(Action::Describe, p.topic.as_str())) {
         let bounds = services.log.bounds(&partition).await?;
         let stream = services.streams.iter().find(|s| s.takes(partition.topic.as_str()));
         let stream = stream.map(|s| s.name.clone());

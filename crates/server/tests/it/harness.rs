@@ -17,7 +17,7 @@ use model::{
     TopicPartition,
     config::{Config, DriverConfig},
 };
-use server::{Services, listener, metrics::Metrics, orchestrator::Driver, router};
+use server::{Services, auth::Auth, listener, metrics::Metrics, orchestrator::Driver, router};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -161,7 +161,8 @@ impl Server {
         let mut config = Config::defaults();
         change(&mut config);
         let router = router::router(services(log.clone(), config.clone()), stop.clone());
-        let port = listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        config.server.listen = "127.0.0.1:0".parse().unwrap();
+        let port = listener::bind(&config).await.unwrap();
         let addr = port.local_addr().unwrap();
         let serving = {
             let stop = stop.clone();
@@ -210,6 +211,7 @@ pub(crate) fn services(log: Arc<TestLog>, config: Config) -> Services {
         log,
         query: None,
         ingest: true,
+        auth: Arc::new(Auth::off()),
         streams: Arc::new([]),
         metrics,
         config: Arc::new(config),

@@ -6,12 +6,13 @@ use axum::{
     extract::{Path, State, rejection::PathRejection},
     response::Response,
 };
-use http::HeaderMap;
-use model::TopicPartition;
+use http::{Extensions, HeaderMap};
+use model::{TopicName, TopicPartition};
 use serde_json::{Value, json};
 
 use super::answered;
 use crate::{
+    auth::{Action, Caller},
     error::KafkaError,
     ingest::{Doors, topics::Topic},
 };
@@ -25,9 +26,12 @@ pub(super) async fn brokers(headers: HeaderMap) -> Response {
     answered(&headers, Ok(json!({ "brokers": [BROKER] }).to_string()))
 }
 
-pub(super) async fn topics(State(doors): State<Arc<Doors>>, headers: HeaderMap) -> Response {
+/// Those that the caller may see.
+pub(super) async fn topics(State(doors): State<Arc<Doors>>, extensions: Extensions, headers: HeaderMap) -> Response {
+    let caller = Caller::of(&extensions, &doors.services.auth);
     let description = doors.services.log.describe().await;
-    let names = description.map(|d| Value::from_iter(d.topics.into_keys().map(String::from)).to_string());
+    let seen = |topic: &TopicName| caller.may(Action::Describe, topic.as_str());
+    let names = description.map(|d| Value::from_iter(d.topics.into_keys().filter(seen).map(String::from)).to_string());
     answered(&headers, names.map_err(|e| KafkaError::of_log(&e)))
 }
 
