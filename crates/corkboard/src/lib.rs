@@ -17,6 +17,8 @@ pub mod show;
 
 pub mod inspect;
 
+pub mod keys;
+
 pub mod init;
 
 pub mod app;

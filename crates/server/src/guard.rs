@@ -71,8 +71,6 @@ async fn check(
         Some(Some((demand, place))) => (demand, name(parameters, place)),
         // A method that the route does not take, or a route that is not in the table.
         Some(None) => (Demand::May(Action::Admin, On::Every), None),
-        // A door that takes any path looks at the signature itself.
-        None if is_signed_call(&request) => (Demand::Signature, None),
         None => (Demand::Key, None),
     };
     if matches!(demand, Demand::Nothing | Demand::Signature) {
@@ -101,11 +99,6 @@ async fn check(
     response
 }
 
-fn is_signed_call(request: &Request) -> bool {
-    let target = request.headers().get("x-amz-target");
-    target.is_some_and(|target| target.as_bytes().starts_with(b"Kinesis_"))
-}
-
 fn name(parameters: Parameters, place: Option<usize>) -> Option<String> {
     let parameters = parameters.ok()?;
     let (_, value) = parameters.iter().nth(place?)?;
@@ -122,14 +115,14 @@ fn is_met(demand: Demand, caller: &Caller, name: Option<&str>) -> bool {
     }
 }
 
+/// The permission that would be needed, as people read it.
 fn wish(demand: Demand, name: Option<&str>) -> String {
-    let name = name.map(|name| name.chars().take(250).collect::<String>());
-    match (demand, name) {
-        (Demand::May(action, On::Name), Some(name)) => format!("{action} {name:?}"),
-        (Demand::May(action, On::Fixed(name)), _) => format!("{action} {name:?}"),
-        (Demand::May(action, On::Every), _) => format!("{action} everything"),
-        (Demand::May(action, _), _) => format!("{action} anything"),
-        _ => "do this".to_owned(),
+    let Demand::May(action, on) = demand else { return "a permission".to_owned() };
+    match (on, name) {
+        (On::Name, Some(name)) => format!("{action} on {:?}", name.chars().take(250).collect::<String>()),
+        (On::Fixed(name), _) => format!("{action} on {name:?}"),
+        (On::Every, _) => format!("{action} on all names"),
+        (On::Some | On::Name, _) => format!("{action} on any name"),
     }
 }
 

@@ -25,6 +25,21 @@ pub enum Action {
 
 impl Action {
     pub const ALL: [Self; 6] = [Self::Produce, Self::Consume, Self::Describe, Self::Admin, Self::Views, Self::Tasks];
+
+    /// What an action of the Kinesis API is here; everything that is not listed changes streams.
+    pub fn of_kinesis(action: &str) -> Self {
+        match action {
+            "PutRecord" | "PutRecords" => Self::Produce,
+            "GetRecords" | "GetShardIterator" | "SubscribeToShard" => Self::Consume,
+            _ if action.starts_with("Describe") || action.starts_with("List") => Self::Describe,
+            _ => Self::Admin,
+        }
+    }
+
+    /// Whether it may change anything.
+    pub fn changes(self) -> bool {
+        matches!(self, Self::Produce | Self::Admin | Self::Tasks)
+    }
 }
 
 impl fmt::Display for Action {
@@ -105,6 +120,21 @@ mod tests {
             (Action::Admin, "0a3.pin", false),
         ] {
             assert_eq!(permission.covers(action, name), covered, "{action} {name}");
+        }
+    }
+
+    #[test]
+    fn what_kinesis_calls_its_actions_is_known() {
+        for (name, action, changes) in [
+            ("PutRecords", Action::Produce, true),
+            ("GetShardIterator", Action::Consume, false),
+            ("DescribeStreamSummary", Action::Describe, false),
+            ("ListStreams", Action::Describe, false),
+            ("SplitShard", Action::Admin, true),
+            ("AddTagsToStream", Action::Admin, true),
+            ("NeverHeardOf", Action::Admin, true),
+        ] {
+            assert_eq!((Action::of_kinesis(name), Action::of_kinesis(name).changes()), (action, changes), "{name}");
         }
     }
 

@@ -10,11 +10,11 @@ mod canonical;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
-use http::{HeaderMap, header, request::Parts};
+use http::{HeaderMap, Uri, header, request::Parts};
 use ring::{digest, hmac};
 use subtle::ConstantTimeEq;
 
-use super::hex;
+use super::{AskedUri, hex};
 use canonical::CanonicalRequest;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
@@ -71,6 +71,11 @@ impl SignatureError {
     }
 }
 
+/// What the client signed.
+fn target(head: &Parts) -> &Uri {
+    head.extensions.get::<AskedUri>().map_or(&head.uri, |asked| &asked.0)
+}
+
 /// That there are credentials at all, in one place.
 pub(super) fn check_presence(head: &Parts) -> Result<(), SignatureError> {
     Place::of(head).map(|_| ())
@@ -85,7 +90,7 @@ impl Place {
     fn of(head: &Parts) -> Result<Self, SignatureError> {
         let mut authorizations = head.headers.get_all(header::AUTHORIZATION).iter();
         let has_header = authorizations.next().is_some();
-        let query = head.uri.query().unwrap_or_default();
+        let query = target(head).query().unwrap_or_default();
         let has_query = canonical::has_parameter(query, "X-Amz-Algorithm");
         match (has_header, has_query) {
             (true, true) => Err(SignatureError::Both),
@@ -130,7 +135,7 @@ impl<'r> Signed<'r> {
         }
         match Place::of(head)? {
             Place::Header => Self::of_header(&head.headers),
-            Place::Query => Self::of_query(head.uri.query().unwrap_or_default()),
+            Place::Query => Self::of_query(target(head).query().unwrap_or_default()),
         }
     }
 
@@ -278,7 +283,13 @@ impl<'r> Signed<'r> {
         self.check_headers(&head.headers)?;
         let body_hash = body_hash(&head.headers, body)?;
         let Self { signed_headers, is_presigned, .. } = self;
-        let request = CanonicalRequest { head, signed_headers, body_hash: &body_hash, is_presigned: *is_presigned };
+        let request = CanonicalRequest {
+            head,
+            target: target(head),
+            signed_headers,
+            body_hash: &body_hash,
+            is_presigned: *is_presigned,
+        };
         let request = request.text().ok_or(SignatureError::Mismatch)?;
         let expected = self.sign(secret, &request);
         if expected.ct_eq(&self.signature).into() { Ok(expected) } else { Err(SignatureError::Mismatch) }

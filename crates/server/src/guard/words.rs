@@ -39,7 +39,7 @@ impl Words {
         }
     }
 
-    /// `what` is what the caller may not do, where that is the reason.
+    /// `what` is the permission that the caller lacks, where that is the reason.
     pub(super) fn say(self, refused: Refused, what: &str) -> Response {
         let status = self.status(refused);
         let text = text(refused, what);
@@ -74,7 +74,7 @@ fn text(refused: Refused, what: &str) -> String {
         Refused::NoKey => "Authentication failed: the request brings no key (x-api-key, or Authorization)".to_owned(),
         Refused::BadKey => "Authentication failed: the key is not valid".to_owned(),
         Refused::TooManyFailures => "too many requests with wrong keys came from this address".to_owned(),
-        Refused::Forbidden => format!("Not authorized: this key may not {what}"),
+        Refused::Forbidden => format!("Not authorized: this key lacks {what}"),
         Refused::Exceeded(Exceeded::Rate { .. }) => "the rate of this key's usage plan is exceeded".to_owned(),
         Refused::Exceeded(Exceeded::Quota { .. }) => "the quota of this key's usage plan is used up".to_owned(),
     }

@@ -98,7 +98,7 @@ impl Doors {
             Ok(()) => self.bodies.read(&head.headers, body).await,
             Err(error) => Err(error),
         };
-        let (body, permit) = match read {
+        let (body, mut permit) = match read {
             Ok(read) => read,
             Err(error) => return self.refuse(&error),
         };
@@ -109,6 +109,10 @@ impl Doors {
                 return gateway::message(StatusCode::BAD_REQUEST, BAD_REQUEST, &text);
             }
         };
+        // Base64 is longer than what it stands for.
+        if !permit.grow(call.body.len().saturating_sub(body.len())) {
+            return self.refuse(&KafkaError::overloaded());
+        }
         let caller = Caller::of(&head.extensions, &self.services.auth);
         self.call_kinesis(&caller, call, permit).await
     }

@@ -40,7 +40,7 @@ pub(crate) struct TestLog {
 }
 
 impl TestLog {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             topics: Mutex::default(),
             failures: Mutex::default(),
@@ -211,7 +211,7 @@ pub(crate) fn services(log: Arc<TestLog>, config: Config) -> Services {
         log,
         query: None,
         ingest: true,
-        auth: Arc::new(Auth::off()),
+        auth: Arc::new(Auth::open(&config.auth).unwrap()),
         streams: Arc::new([]),
         metrics,
         config: Arc::new(config),
@@ -294,8 +294,12 @@ impl Client {
 
     /// Whatever comes until the server closes the connection.
     pub(crate) async fn rest(&mut self) -> String {
+        String::from_utf8(self.rest_bytes().await).unwrap()
+    }
+
+    pub(crate) async fn rest_bytes(&mut self) -> Vec<u8> {
         while self.receive().await > 0 {}
-        String::from_utf8(std::mem::take(&mut self.received)).unwrap()
+        std::mem::take(&mut self.received)
     }
 
     /// Nothing has arrived, up to now.

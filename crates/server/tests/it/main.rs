@@ -5,10 +5,14 @@ mod fakes;
 mod harness;
 
 mod api;
+pub(crate) mod auth;
+mod gateway;
 mod hostile;
 mod kafka_rest;
 mod listener;
 mod metrics;
+mod openapi;
 mod orchestrator;
 mod overload;
 mod pin;
+mod tls;

@@ -3,10 +3,12 @@
 
 use std::fmt::Write;
 
-use http::{HeaderMap, header, request::Parts};
+use http::{HeaderMap, Uri, header, request::Parts};
 
 pub(super) struct CanonicalRequest<'r> {
     pub(super) head: &'r Parts,
+    /// As the client asked for it.
+    pub(super) target: &'r Uri,
     pub(super) signed_headers: &'r [String],
     pub(super) body_hash: &'r str,
     /// The signature in the query does not cover itself.
@@ -15,7 +17,7 @@ pub(super) struct CanonicalRequest<'r> {
 
 impl CanonicalRequest<'_> {
     pub(super) fn text(&self) -> Option<String> {
-        let uri = &self.head.uri;
+        let uri = self.target;
         let mut text = format!("{}\n{}\n", self.head.method, path(uri.path()));
         text.push_str(&query(uri.query().unwrap_or_default(), self.is_presigned)?);
         text.push('\n');
@@ -36,7 +38,7 @@ impl CanonicalRequest<'_> {
 
     /// HTTP/2 has it in the request's target alone; where it stands twice, it says the same.
     fn host(&self) -> Option<String> {
-        let of_target = self.head.uri.authority().map(|authority| authority.as_str().to_owned());
+        let of_target = self.target.authority().map(|authority| authority.as_str().to_owned());
         let of_header = header_text(&self.head.headers, header::HOST.as_str());
         match (of_target, of_header) {
             (Some(target), Some(header)) => target.eq_ignore_ascii_case(&header).then_some(header),

@@ -75,11 +75,13 @@ fn flips(text: &str) -> impl Iterator<Item = String> {
 
 #[test]
 fn a_request_with_any_bit_flipped_is_refused() {
-    for name in ["kinesis-put-record", "kinesis-presigned", "post-vanilla-query", "get-slashes"] {
+    for name in ["kinesis-put-record", "kinesis-presigned", "post-vanilla-query", "get-space"] {
         let signed = Vector::named(name);
         let mut changed = Vec::new();
         changed.extend(flips(&signed.method).map(|method| Vector { method, ..signed.clone() }));
-        changed.extend(flips(&signed.target).map(|target| Vector { target, ..signed.clone() }));
+        // An escape is the same in capitals or not.
+        let targets = flips(&signed.target).filter(|target| target.replace("%2f", "%2F") != signed.target);
+        changed.extend(targets.map(|target| Vector { target, ..signed.clone() }));
         changed.extend(flips(&signed.body).map(|body| Vector { body, ..signed.clone() }));
         for (i, (header, value)) in signed.headers.iter().enumerate() {
             let with = |pair: (String, String)| {

@@ -4,15 +4,22 @@
 //! with the templates; only what is no JSON at all is refused here. Where a template would write an
 //! object as Java prints maps (`records[].data`), it is written as JSON.
 
+use std::fmt;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, SeqAccess, Visitor},
+};
 use serde_json::{json, value::RawValue};
 
 use crate::ingest::json::Compactor;
 
 /// Shards of a stream that is created without saying how many.
 const DEFAULT_SHARDS: u32 = 5;
+/// What one call of `PutRecords` may bring.
+const MAX_RECORDS: usize = 500;
 
 /// One call of the Kinesis API. `body` is JSON.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,16 +105,8 @@ pub(super) fn put_record(stream: &str, body: &Bytes, max_depth: usize) -> Result
 pub(super) fn put_records(stream: &str, body: &Bytes, max_depth: usize) -> Result<Call, Unreadable> {
     #[derive(Deserialize)]
     struct Body<'b> {
-        #[serde(borrow, default)]
+        #[serde(borrow, default, deserialize_with = "at_most")]
         records: Vec<Element<'b>>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "kebab-case")]
-    struct Element<'b> {
-        #[serde(borrow)]
-        data: Option<&'b RawValue>,
-        #[serde(borrow)]
-        partition_key: Option<&'b RawValue>,
     }
     let request: Body<'_> = parse(text_of(body)?)?;
     let mut compactor = Compactor::new(body, max_depth);
@@ -127,6 +126,40 @@ pub(super) fn put_records(stream: &str, body: &Bytes, max_depth: usize) -> Resul
         out.text.push('}');
     }
     Ok(out.end("]}"))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Element<'b> {
+    #[serde(borrow)]
+    data: Option<&'b RawValue>,
+    #[serde(borrow)]
+    partition_key: Option<&'b RawValue>,
+}
+
+/// No more elements than Kinesis takes: a body of many tiny ones would grow in memory.
+fn at_most<'b, D: Deserializer<'b>>(deserializer: D) -> Result<Vec<Element<'b>>, D::Error> {
+    struct Elements;
+
+    impl<'b> Visitor<'b> for Elements {
+        type Value = Vec<Element<'b>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array of records")
+        }
+
+        fn visit_seq<A: SeqAccess<'b>>(self, mut sequence: A) -> Result<Vec<Element<'b>>, A::Error> {
+            let mut elements = Vec::new();
+            while let Some(element) = sequence.next_element()? {
+                if elements.len() == MAX_RECORDS {
+                    return Err(A::Error::custom(format_args!("records has more than {MAX_RECORDS} elements")));
+                }
+                elements.push(element);
+            }
+            Ok(elements)
+        }
+    }
+    deserializer.deserialize_seq(Elements)
 }
 
 /// A call's body as it is written.
@@ -301,5 +334,9 @@ mod tests {
         let Err(Unreadable(text)) = put_records("s", &deep.into(), DEPTH) else { panic!("deep is taken") };
         assert!(text.contains("records[1].data") && text.contains("ingest.max_json_depth"), "{text}");
         assert!(put_record("s", &Bytes::from_static(b"\xff{}"), DEPTH).is_err());
+        let many = |n: usize| format!(r#"{{"records":[{}]}}"#, vec!["{}"; n].join(","));
+        assert!(put_records("s", &many(500).into(), DEPTH).is_ok());
+        let Err(Unreadable(text)) = put_records("s", &many(1_000_000).into(), DEPTH) else { panic!("many are taken") };
+        assert!(text.contains("more than 500"), "{text}");
     }
 }
