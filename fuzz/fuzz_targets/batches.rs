@@ -10,7 +10,7 @@ use std::{path::Path, sync::Arc};
 
 use event_log::EmbeddedLog;
 use libfuzzer_sys::fuzz_target;
-use model::{EventLog, LogError, Record, TopicPartition, config::Config};
+use model::{EventLog, LogError, Record, TopicChange, TopicPartition, config::Config};
 
 #[path = "../../crates/event-log/tests/it/sim.rs"]
 #[allow(dead_code)]
@@ -34,7 +34,8 @@ async fn read_damaged(choice: u8, mut bytes: Vec<u8>) {
     let partition: TopicPartition = "t-0".parse().expect("a partition");
     {
         let log = open(disk.clone()).expect("an empty disk opens");
-        log.create_topic(&partition.topic, 1).await.expect("there is room");
+        let create = TopicChange::Create { n_partitions: 1 };
+        log.change_topic(&partition.topic, create).await.expect("there is room");
         for n in 0..N_RECORDS {
             let record = Record::of_value(n.to_string().into_bytes());
             log.append(&partition, vec![record]).await.expect("there is room");

@@ -14,8 +14,8 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use libfuzzer_sys::fuzz_target;
 use model::{
-    Bounds, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, Stop, StoredRecord, TopicName,
-    TopicPartition, config::Config,
+    Bounds, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, Stop, StoredRecord, TopicChange,
+    TopicName, TopicPartition, config::Config,
 };
 use serde_json::Value;
 use server::{Services, metrics::Metrics, orchestrator::Handle, router};
@@ -41,7 +41,7 @@ impl EventLog for LastAppends {
         Ok(LogDescription { id: LogId::NONE, topics: BTreeMap::from([(topic, N_PARTITIONS)]) })
     }
 
-    async fn create_topic(&self, topic: &TopicName, _: u32) -> Result<(), LogError> {
+    async fn change_topic(&self, topic: &TopicName, _: TopicChange) -> Result<(), LogError> {
         Err(LogError::TopicExists(topic.clone()))
     }
 

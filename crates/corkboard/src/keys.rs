@@ -85,6 +85,9 @@ fn list(path: &Path) -> Result<()> {
         println!("there is no {} yet; `corkboard keys add` makes it", path.display());
         return Ok(());
     };
+    if file.keys.is_empty() {
+        println!("there is no key");
+    }
     for key in &file.keys {
         let ends = key.expires.as_deref().map(|at| format!(", ends {at}")).unwrap_or_default();
         println!("{}  {}  (made {}{ends})", key.id, key.name, key.created);

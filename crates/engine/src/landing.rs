@@ -20,7 +20,9 @@ use std::{
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
-use model::{Bounds, Checkpoint, EventLog, LogId, Offset, Report, Stop, Task, TopicPartition, config::LandingConfig};
+use model::{
+    Bounds, Checkpoint, EventLog, LogError, LogId, Offset, Report, Stop, Task, TopicPartition, config::LandingConfig,
+};
 use object_store::{Error, ObjectStoreExt, PutMode, path::Path};
 
 use self::{
@@ -165,7 +167,7 @@ impl Task for Landing {
         let log = self.log.describe().await.context("the log does not tell its topics")?;
         let mut run = Run { log_id: log.id, stop, report: Report::default(), marker: None, is_refused: false };
         let mut waiting = Vec::new();
-        for partition in log.partitions() {
+        for partition in log.partitions().filter(|p| !p.topic.is_internal()) {
             if stop.is_cancelled() {
                 break;
             }
@@ -173,6 +175,9 @@ impl Task for Landing {
             self.hints.remove(&partition);
             if run.is_refused {
                 return Err(problem);
+            }
+            if let Some(LogError::UnknownTopic(_)) = problem.downcast_ref() {
+                continue; // Deleted since the topics were asked for.
             }
             waiting.push((partition, problem));
         }

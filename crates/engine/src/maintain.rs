@@ -195,7 +195,7 @@ impl Task for Trim {
         // Another log's landing folder says nothing about this log's records.
         let is_ours = landed.log.id == description.id.id;
         let mut floors = BTreeMap::new();
-        for partition in description.partitions() {
+        for partition in description.partitions().filter(|p| !p.topic.is_internal()) {
             let floor = if is_ours { landed.next_of(&partition) } else { Offset::ZERO };
             floors.insert(partition, floor);
         }

@@ -6,7 +6,7 @@ use std::{env, path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::{Context, Result, bail};
 use event_log::EmbeddedLog;
-use model::{EventLog, Record, TopicName, TopicPartition, config::Config};
+use model::{EventLog, Record, TopicChange, TopicName, TopicPartition, config::Config};
 
 struct Load {
     n_appenders: u32,
@@ -43,7 +43,7 @@ async fn main() -> Result<()> {
     let mut figures = serde_json::json!({ "open_ms": began.elapsed().as_secs_f64() * 1e3 });
     if load.seconds > 0 {
         let topic: TopicName = format!("rate{}", log.describe().await?.topics.len()).parse()?;
-        log.create_topic(&topic, load.n_partitions).await?;
+        log.change_topic(&topic, TopicChange::Create { n_partitions: load.n_partitions }).await?;
         let (records_per_second, latencies_ms) = append(&log, &topic, &load).await?;
         figures["records_per_second"] = records_per_second.into();
         figures["p50_ms"] = latencies_ms[latencies_ms.len() / 2].into();

@@ -1,12 +1,16 @@
 //! What every `EventLog` must do, as a suite that each implementation's tests run. A violation
-//! panics with the sentence of the contract that does not hold.
+//! panics with the sentence of the contract that does not hold. What is asked of topics that change
+//! is in `conformance/changes.rs`.
+
+mod changes;
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future;
 use model::{
-    Bounds, EventLog, Header, LogError, Offset, OffsetRange, Record, StoredRecord, Timestamp, TopicName, TopicPartition,
+    Bounds, EventLog, Header, LogError, Offset, OffsetRange, Record, StoredRecord, Timestamp, TopicChange, TopicName,
+    TopicPartition,
 };
 
 /// How long a wake-up may take before it counts as missing.
@@ -33,11 +37,12 @@ where
     appenders_do_not_disturb_each_other(fresh().await).await;
     readers_follow_appenders(fresh().await).await;
     an_append_nobody_waits_for_is_there_whole_or_not_at_all(fresh().await).await;
+    changes::run(fresh).await;
 }
 
 async fn topic(log: &dyn EventLog, name: &str, n_partitions: u32) -> TopicPartition {
     let topic: TopicName = name.parse().expect("the suite's names are valid");
-    log.create_topic(&topic, n_partitions).await.expect("a new topic can be created");
+    log.change_topic(&topic, TopicChange::Create { n_partitions }).await.expect("a new topic can be created");
     TopicPartition::new(topic, 0)
 }
 
@@ -88,11 +93,22 @@ async fn topics_are_described_as_created(log: &dyn EventLog) {
 
 async fn what_does_not_exist_is_named(log: &dyn EventLog) {
     let known = topic(log, "known", 2).await;
-    assert!(matches!(log.create_topic(&known.topic, 2).await, Err(LogError::TopicExists(t)) if t == known.topic));
+    let again = log.change_topic(&known.topic, TopicChange::Create { n_partitions: 2 }).await;
+    assert!(matches!(again, Err(LogError::TopicExists(t)) if t == known.topic));
     assert_eq!(bounds(log, &known).await, Bounds::default(), "a new partition is empty and begins at 0");
 
     let none: TopicName = "none".parse().expect("a valid name");
-    assert!(log.create_topic(&none, 0).await.is_err(), "a topic has at least one partition");
+    for change in [TopicChange::Grow { n_partitions: 2 }, TopicChange::Delete] {
+        let changed = log.change_topic(&none, change).await;
+        assert!(
+            matches!(changed, Err(LogError::UnknownTopic(t)) if t == none),
+            "{change:?} of a topic that is not there"
+        );
+    }
+    for n_partitions in [0, u32::MAX] {
+        let refused = log.change_topic(&none, TopicChange::Create { n_partitions }).await;
+        assert!(matches!(refused, Err(LogError::LimitExceeded { .. })), "a topic of {n_partitions} partitions");
+    }
     let unknown_topic = TopicPartition::new(none, 0);
     let unknown_partition = TopicPartition::new(known.topic, 2);
     for missing in [unknown_topic, unknown_partition] {

@@ -1,26 +1,30 @@
 //! The log in a folder of this machine: topics, partitions, and their life from `open` to
 //! `close`. It relies on nothing but the file system, and is the only writer of its folder.
+//! How topics come and go is in `embedded/changing.rs`.
+
+mod changing;
 
 use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use async_trait::async_trait;
 use futures::future;
 use model::{
-    Bounds, EventLog, LogDescription, LogError, Offset, OffsetRange, Record, StoredRecord, Timestamp, TopicName,
-    TopicPartition, config::LogConfig,
+    Bounds, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, StoredRecord, Timestamp,
+    TopicChange, TopicName, TopicPartition, config::LogConfig,
 };
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{Mutex, oneshot, watch},
     task::spawn_blocking,
 };
 
 use crate::{
     files::Files,
+    folders,
     format::{self, EncodedBatch},
     fs::{self, Access, Disk, FileSystem},
     mailbox::{Mailbox, Message},
@@ -73,9 +77,17 @@ struct Inner {
     max_record_bytes: usize,
     files: Arc<Files>,
     moved: watch::Sender<u64>,
-    topics: RwLock<BTreeMap<TopicName, Vec<Open>>>,
-    /// `None` once closed. Held while a topic is made, so that they are made one by one.
-    meta: Mutex<Option<Meta>>,
+    shown: RwLock<Shown>,
+    /// `None` once closed. Held while a topic changes, so that they change one by one.
+    meta: Arc<Mutex<Option<Meta>>>,
+}
+
+/// What callers see of the topics.
+#[derive(Default)]
+struct Shown {
+    /// `None` once closed.
+    log: Option<LogId>,
+    topics: BTreeMap<TopicName, Vec<Open>>,
 }
 
 #[derive(Clone)]
@@ -115,20 +127,27 @@ impl EmbeddedLog {
             max_record_bytes,
             files: Arc::new(files),
             moved: watch::Sender::new(0),
-            topics: RwLock::default(),
-            meta: Mutex::new(None),
+            shown: RwLock::default(),
+            meta: Arc::default(),
         };
+        folders::sweep(&*fs, dir, &meta).map_err(io_error(format!("cannot list {}", dir.display())))?;
+        let mut topics = BTreeMap::new();
         for (topic, n_partitions) in &meta.topics {
-            inner.open_topic(topic, *n_partitions).map_err(|e| e.during_open())?;
+            let ids = (0..*n_partitions).map(|p| TopicPartition::new(topic.clone(), p));
+            let opened = ids.map(|id| inner.open_partition(id.clone(), meta.begin(&id)));
+            let opened = opened.collect::<Result<Vec<Open>, _>>().map_err(NotOpened::during_open)?;
+            topics.insert(topic.clone(), opened);
         }
-        *inner.lock_meta() = Some(meta);
-        Ok(Self { inner: Arc::new(inner) })
+        let shown = RwLock::new(Shown { log: Some(meta.log_id()), topics });
+        Ok(Self { inner: Arc::new(Inner { shown, meta: Arc::new(Mutex::new(Some(meta))), ..inner }) })
     }
 
     /// Waits for the appends under way, makes everything durable and gives the folder up; only
     /// `fetch` and `bounds` are served afterwards. Without a close the next start counts as one
     /// after a crash.
     pub async fn close(&self) -> Result<(), LogError> {
+        let Some(meta) = self.inner.meta.lock().await.take() else { return Err(closed()) };
+        self.inner.change_shown().log = None;
         let closing = self.inner.all_partitions().into_iter().map(|open| async move {
             let (reply, closed) = oneshot::channel();
             open.mailbox.post(Message::Close { reply })?;
@@ -137,7 +156,6 @@ impl EmbeddedLog {
         let outcomes = future::join_all(closing).await;
         let inner = Arc::clone(&self.inner);
         blocking(move || {
-            let Some(meta) = inner.lock_meta().take() else { return Err(closed()) };
             let all_closed = outcomes.into_iter().collect::<Result<(), LogError>>();
             let written = all_closed.and_then(|()| {
                 let meta = Meta { closed: true, ..meta };
@@ -152,21 +170,30 @@ impl EmbeddedLog {
 
     /// Deletes whole segments that are older than `retention_ms` at `now` or that a partition
     /// holds beyond `retention_bytes`, and that lie below the partition's floor: the offset up
-    /// to which every layer has taken it. A partition without a floor keeps everything.
+    /// to which every layer has taken it. A partition without a floor keeps everything, and so does
+    /// an internal topic.
     pub async fn retain(
         &self,
         floors: &BTreeMap<TopicPartition, Offset>,
         now: Timestamp,
     ) -> Result<Retained, LogError> {
         let mut total = Retained::default();
-        for (id, floor) in floors {
-            let (reply, retained) = oneshot::channel();
-            self.inner.partition(id)?.mailbox.post(Message::Retain { floor: *floor, now, reply })?;
-            let retained = retained.await.map_err(|_| writer_lost())??;
+        for (id, floor) in floors.iter().filter(|(id, _)| !id.topic.is_internal()) {
+            let retained = match self.retain_one(id, *floor, now).await {
+                // Deleted since the floors were asked for.
+                Err(LogError::UnknownTopic(_) | LogError::UnknownPartition(_)) => continue,
+                retained => retained?,
+            };
             total.n_deleted_segments += retained.n_deleted_segments;
             total.deleted_bytes += retained.deleted_bytes;
         }
         Ok(total)
+    }
+
+    async fn retain_one(&self, id: &TopicPartition, floor: Offset, now: Timestamp) -> Result<Retained, LogError> {
+        let (reply, retained) = oneshot::channel();
+        self.inner.partition(id)?.mailbox.post(Message::Retain { floor, now, reply })?;
+        retained.await.map_err(|_| writer_lost())?
     }
 
     /// The folder of this log.
@@ -208,6 +235,7 @@ fn begin(fs: &dyn FileSystem, dir: &Path) -> Result<Meta, OpenError> {
         tracing::warn!(epoch = meta.epoch, "the log in {} was not closed in order; it is checked", dir.display());
     }
     meta.closed = false;
+    meta.format_version = FORMAT_VERSION;
     meta.write(fs, dir).map_err(io_error)?;
     Ok(meta)
 }
@@ -228,66 +256,31 @@ impl NotOpened {
 }
 
 impl Inner {
-    fn open_topic(&self, topic: &TopicName, n_partitions: u32) -> Result<(), NotOpened> {
-        let mut partitions = Vec::new();
-        for p in 0..n_partitions {
-            let id = TopicPartition::new(topic.clone(), p);
-            let dir = self.dir.join(id.to_string());
-            let (partition, writer) = recovery::open(id, &dir, &self.files, &self.config, self.moved.clone())
-                .map_err(|source| NotOpened { dir, source })?;
-            let mailbox = Mailbox::new(writer, self.config.max_queue_bytes, self.config.max_group_bytes);
-            partitions.push(Open { partition, mailbox: Arc::new(mailbox) });
-        }
-        self.topics.write().unwrap_or_else(PoisonError::into_inner).insert(topic.clone(), partitions);
-        Ok(())
+    fn open_partition(&self, id: TopicPartition, begin: Offset) -> Result<Open, NotOpened> {
+        let dir = self.dir.join(id.to_string());
+        let (partition, writer) = recovery::open(id, &dir, begin, &self.files, &self.config, self.moved.clone())
+            .map_err(|source| NotOpened { dir, source })?;
+        let mailbox = Mailbox::new(writer, self.config.max_queue_bytes, self.config.max_group_bytes);
+        Ok(Open { partition, mailbox: Arc::new(mailbox) })
     }
 
-    /// The folders first, the name last: a topic is there as a whole or not at all.
-    fn create_topic(&self, topic: &TopicName, n_partitions: u32) -> Result<(), LogError> {
-        let mut guard = self.lock_meta();
-        let Some(held) = &mut *guard else { return Err(closed()) };
-        if held.topics.contains_key(topic) {
-            return Err(LogError::TopicExists(topic.clone()));
-        }
-        let mut meta = held.clone();
-        meta.topics.insert(topic.clone(), n_partitions);
-        let fs = &*self.files.fs;
-        let mut folders = (0..n_partitions).map(|p| self.dir.join(TopicPartition::new(topic.clone(), p).to_string()));
-        let created = folders
-            .try_for_each(|dir| {
-                fs.create_dir(&dir)?;
-                // No other topic's folder has this name: what is in it belongs to nobody, or to
-                // a topic that `meta.json` forgot.
-                match fs.list(&dir)?.is_empty() {
-                    true => Ok(()),
-                    false => Err(io::Error::other(format!("{} is not empty", dir.display()))),
-                }
-            })
-            .and_then(|()| fs.sync_dir(&self.dir))
-            .and_then(|()| meta.write(fs, &self.dir));
-        let failed = |e: io::Error| LogError::Unavailable {
-            reason: format!("cannot create topic {topic}: {e}"),
-            outcome_unknown: true,
-        };
-        created.map_err(failed)?;
-        *held = meta;
-        self.open_topic(topic, n_partitions).map_err(|e| failed(e.source))
+    fn shown(&self) -> RwLockReadGuard<'_, Shown> {
+        self.shown.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_meta(&self) -> MutexGuard<'_, Option<Meta>> {
-        self.meta.lock().unwrap_or_else(PoisonError::into_inner)
+    fn change_shown(&self) -> RwLockWriteGuard<'_, Shown> {
+        self.shown.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn partition(&self, id: &TopicPartition) -> Result<Open, LogError> {
-        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
-        let partitions = topics.get(&id.topic).ok_or_else(|| LogError::UnknownTopic(id.topic.clone()))?;
+        let shown = self.shown();
+        let partitions = shown.topics.get(&id.topic).ok_or_else(|| LogError::UnknownTopic(id.topic.clone()))?;
         let open = partitions.get(id.partition as usize);
         open.cloned().ok_or_else(|| LogError::UnknownPartition(id.clone()))
     }
 
     fn all_partitions(&self) -> Vec<Open> {
-        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
-        topics.values().flatten().cloned().collect()
+        self.shown().topics.values().flatten().cloned().collect()
     }
 
     fn encode(&self, records: &[Record]) -> Result<(Vec<EncodedBatch>, usize), LogError> {
@@ -313,13 +306,6 @@ pub(crate) fn check_sizes(records: &[Record], limit_bytes: usize) -> Result<(), 
     }
 }
 
-pub(crate) fn check_n_partitions(n_partitions: u32) -> Result<(), LogError> {
-    if n_partitions > 0 {
-        return Ok(());
-    }
-    Err(LogError::LimitExceeded { what: "number of partitions", actual: 0, limit: 1 })
-}
-
 /// Runs what blocks away from the async runtime.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
@@ -338,18 +324,16 @@ fn writer_lost() -> LogError {
 #[async_trait]
 impl EventLog for EmbeddedLog {
     async fn describe(&self) -> Result<LogDescription, LogError> {
-        let inner = Arc::clone(&self.inner);
-        blocking(move || match &*inner.lock_meta() {
-            Some(meta) => Ok(LogDescription { id: meta.log_id(), topics: meta.topics.clone() }),
-            None => Err(closed()),
-        })
-        .await
+        let shown = self.inner.shown();
+        let id = shown.log.ok_or_else(closed)?;
+        let topics = shown.topics.iter().map(|(topic, partitions)| (topic.clone(), partitions.len() as u32));
+        Ok(LogDescription { id, topics: topics.collect() })
     }
 
-    async fn create_topic(&self, topic: &TopicName, n_partitions: u32) -> Result<(), LogError> {
-        check_n_partitions(n_partitions)?;
+    async fn change_topic(&self, topic: &TopicName, change: TopicChange) -> Result<(), LogError> {
+        let mut meta = Arc::clone(&self.inner.meta).lock_owned().await;
         let (inner, topic) = (Arc::clone(&self.inner), topic.clone());
-        blocking(move || inner.create_topic(&topic, n_partitions)).await
+        blocking(move || inner.change_topic(meta.as_mut().ok_or_else(closed)?, &topic, change)).await
     }
 
     async fn append(&self, partition: &TopicPartition, records: Vec<Record>) -> Result<OffsetRange, LogError> {

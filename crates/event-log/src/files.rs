@@ -67,6 +67,11 @@ impl Files {
         self.opened().files.remove(path);
     }
 
+    /// None in this folder stays open.
+    pub(crate) fn forget_in(&self, dir: &Path) {
+        self.opened().files.retain(|path, _| path.parent() != Some(dir));
+    }
+
     fn keep(&self, path: &Path, file: &Arc<dyn File>) {
         let open = &mut *self.opened();
         if open.files.len() >= self.max_open {

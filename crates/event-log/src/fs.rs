@@ -7,7 +7,7 @@ use std::{
     fs::{self, OpenOptions},
     io::{self, ErrorKind, IoSlice},
     os::unix::fs::FileExt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::UNIX_EPOCH,
 };
@@ -236,14 +236,27 @@ pub(crate) fn create_dir_all(fs: &dyn FileSystem, dir: &Path) -> io::Result<()> 
 
 /// Replaces the file at `path` as one step: the old content or the new one, whatever happens.
 pub(crate) fn write_atomically(fs: &dyn FileSystem, path: &Path, content: &[u8]) -> io::Result<()> {
-    let dir = path.parent().ok_or(ErrorKind::InvalidInput)?;
-    let temporary = path.with_extension("tmp");
-    let file = fs.open(&temporary, Access::Create)?;
+    write_beside(fs, path, content)?;
+    put_in_place(fs, path)
+}
+
+/// The first half of it: if this fails, the old content stands.
+pub(crate) fn write_beside(fs: &dyn FileSystem, path: &Path, content: &[u8]) -> io::Result<()> {
+    let file = fs.open(&beside(path), Access::Create)?;
     file.truncate(0)?;
     file.write_at(&mut [IoSlice::new(content)], 0)?;
-    file.sync_data()?;
-    fs.rename(&temporary, path)?;
+    file.sync_data()
+}
+
+/// The second half: if this fails, either content may stand.
+pub(crate) fn put_in_place(fs: &dyn FileSystem, path: &Path) -> io::Result<()> {
+    let dir = path.parent().ok_or(ErrorKind::InvalidInput)?;
+    fs.rename(&beside(path), path)?;
     fs.sync_dir(dir)
+}
+
+fn beside(path: &Path) -> PathBuf {
+    path.with_extension("tmp")
 }
 
 /// The file's content, or `None` if there is no such file.

@@ -2,12 +2,13 @@
 //! It takes no lock and writes nothing, so it may be used while the owner runs.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use anyhow::{Context, Result};
-use model::{Bounds, Offset, Timestamp, TopicPartition};
+use model::{Bounds, Offset, Timestamp, TopicName, TopicPartition};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -41,6 +42,9 @@ pub struct LogReport {
     /// Whether the last owner closed it; false while one is running.
     pub closed: bool,
     pub partitions: Vec<PartitionReport>,
+    /// Of topics that were deleted, perhaps to be created again: per partition, where its offsets
+    /// ended.
+    pub ended: BTreeMap<TopicName, Vec<Offset>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -86,9 +90,9 @@ pub struct DumpedRecord {
 /// Describes the log in `dir`.
 pub fn describe(dir: &Path, depth: Depth) -> Result<LogReport> {
     let fs: Arc<dyn FileSystem> = Arc::new(Disk);
-    let meta = Meta::read(&*fs, dir)?.with_context(|| format!("there is no log in {}", dir.display()))?;
+    let meta = meta(&*fs, dir)?;
     let ids = meta.topics.iter().flat_map(|(t, n)| (0..*n).map(|p| TopicPartition::new(t.clone(), p)));
-    let partitions = ids.map(|id| describe_partition(dir, &id, depth)).collect::<Result<_>>()?;
+    let partitions = ids.map(|id| describe_one(&fs, dir, &id, meta.begin(&id), depth)).collect::<Result<_>>()?;
     Ok(LogReport {
         dir: dir.to_owned(),
         format_version: meta.format_version,
@@ -96,13 +100,24 @@ pub fn describe(dir: &Path, depth: Depth) -> Result<LogReport> {
         epoch: meta.epoch,
         closed: meta.closed,
         partitions,
+        ended: meta.ended,
     })
 }
 
 /// Describes one partition of the log in `dir`.
 pub fn describe_partition(dir: &Path, id: &TopicPartition, depth: Depth) -> Result<PartitionReport> {
     let fs: Arc<dyn FileSystem> = Arc::new(Disk);
-    let partition = load(&fs, dir, id)?;
+    describe_one(&fs, dir, id, meta(&*fs, dir)?.begin(id), depth)
+}
+
+fn describe_one(
+    fs: &Arc<dyn FileSystem>,
+    dir: &Path,
+    id: &TopicPartition,
+    begin: Offset,
+    depth: Depth,
+) -> Result<PartitionReport> {
+    let partition = load(fs, dir, id, begin)?;
     let segments = partition.segments();
     let ends = segments.iter().skip(1).map(|s| s.base).chain([partition.end()]);
     let described = segments.iter().zip(ends).map(|(segment, end)| match depth {
@@ -114,14 +129,18 @@ pub fn describe_partition(dir: &Path, id: &TopicPartition, depth: Depth) -> Resu
         partition: id.clone(),
         bounds: partition.bounds(),
         size_bytes: described.iter().map(|s| s.size_bytes).sum(),
-        mark: mark::read(&*fs, &partition.dir)?.map(|(_, mark)| mark),
+        mark: mark::read(&**fs, &partition.dir)?.map(|(_, mark)| mark),
         segments: described,
-        quarantined: quarantine::read(&*fs, &partition.dir)?,
+        quarantined: quarantine::read(&**fs, &partition.dir)?,
     })
 }
 
-fn load(fs: &Arc<dyn FileSystem>, dir: &Path, id: &TopicPartition) -> Result<Partition> {
-    read_only::load(fs, dir, id).with_context(|| format!("cannot read partition {id} in {}", dir.display()))
+fn meta(fs: &dyn FileSystem, dir: &Path) -> Result<Meta> {
+    Meta::read(fs, dir)?.with_context(|| format!("there is no log in {}", dir.display()))
+}
+
+fn load(fs: &Arc<dyn FileSystem>, dir: &Path, id: &TopicPartition, begin: Offset) -> Result<Partition> {
+    read_only::load(fs, dir, id, begin).with_context(|| format!("cannot read partition {id} in {}", dir.display()))
 }
 
 fn report(segment: &Segment, end: Offset) -> SegmentReport {
@@ -186,7 +205,7 @@ fn verify_segment(partition: &Partition, segment: &Segment, end: Offset) -> Resu
 /// not UTF-8 is shown with replacement characters.
 pub fn dump(dir: &Path, id: &TopicPartition, from: Offset, max_records: usize) -> Result<Vec<DumpedRecord>> {
     let fs: Arc<dyn FileSystem> = Arc::new(Disk);
-    let partition = load(&fs, dir, id)?;
+    let partition = load(&fs, dir, id, meta(&*fs, dir)?.begin(id))?;
     let segments = partition.segments();
     let Some(segment) = segments.iter().rfind(|s| s.base <= from) else { return Ok(Vec::new()) };
     let file = partition.files.get(&segment.path)?;

@@ -22,6 +22,9 @@ mod recovery;
 
 mod meta;
 
+mod folders;
+mod topics;
+
 mod embedded;
 
 mod read_only;

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use model::{LogError, Offset, Timestamp};
+use model::{LogError, Offset, Timestamp, TopicName};
 use tokio::{sync::oneshot, task::spawn_blocking};
 
 use crate::writer::{Append, Retained, Writer};
@@ -34,6 +34,26 @@ pub(crate) enum Message {
     Close {
         reply: Reply<()>,
     },
+    /// The writer leaves, and what comes later waits for it to come back.
+    Leave {
+        reply: oneshot::Sender<Box<Writer>>,
+    },
+}
+
+/// Why nothing is taken any more.
+#[derive(Clone, Debug)]
+pub(crate) enum Refusal {
+    Unavailable(&'static str),
+    Deleted(TopicName),
+}
+
+impl Refusal {
+    fn error(&self) -> LogError {
+        match self {
+            Self::Unavailable(reason) => LogError::unavailable(*reason),
+            Self::Deleted(topic) => LogError::UnknownTopic(topic.clone()),
+        }
+    }
 }
 
 pub(crate) struct Mailbox {
@@ -47,8 +67,7 @@ struct State {
     /// Of appends that wait or are being written.
     bytes: usize,
     resting: Option<Box<Writer>>,
-    /// Why nothing is taken any more.
-    closed: Option<&'static str>,
+    closed: Option<Refusal>,
 }
 
 /// What the writer does next.
@@ -66,8 +85,8 @@ impl Mailbox {
     /// Refuses what there is no room for, before anything of it is accepted.
     pub(crate) fn post(self: &Arc<Self>, message: Message) -> Result<(), LogError> {
         let mut state = self.lock();
-        if let Some(reason) = state.closed {
-            return Err(LogError::unavailable(reason));
+        if let Some(refusal) = &state.closed {
+            return Err(refusal.error());
         }
         if let Message::Append(append) = &message {
             if state.bytes + append.size_bytes > self.max_queue_bytes {
@@ -76,7 +95,7 @@ impl Mailbox {
             state.bytes += append.size_bytes;
         }
         if matches!(message, Message::Close { .. }) {
-            state.closed = Some("the log is closed");
+            state.closed = Some(Refusal::Unavailable("the log is closed"));
         }
         state.waiting.push_back(message);
         if let Some(writer) = state.resting.take() {
@@ -84,6 +103,37 @@ impl Mailbox {
             Shift { mailbox: Arc::clone(self), writer: Some(writer) }.begin();
         }
         Ok(())
+    }
+
+    /// Takes the writer away once it has done what came before; nothing comes if it was lost.
+    pub(crate) fn take_writer(self: &Arc<Self>) -> oneshot::Receiver<Box<Writer>> {
+        let (reply, left) = oneshot::channel();
+        // Where nothing is taken any more, no writer is at work.
+        let _ = self.post(Message::Leave { reply });
+        left
+    }
+
+    /// The writer goes on with what came meanwhile.
+    pub(crate) fn give_back(self: &Arc<Self>, writer: Box<Writer>) {
+        let mut state = self.lock();
+        if state.waiting.is_empty() {
+            state.resting = Some(writer);
+            return;
+        }
+        drop(state);
+        Shift { mailbox: Arc::clone(self), writer: Some(writer) }.begin();
+    }
+
+    /// Refuses what came since the writer was taken away, and all that comes.
+    pub(crate) fn end(&self, refusal: Refusal) {
+        let mut state = self.lock();
+        let refused = std::mem::take(&mut state.waiting);
+        state.bytes = 0;
+        state.closed = Some(refusal.clone());
+        drop(state);
+        for message in refused {
+            message.refuse(refusal.error());
+        }
     }
 
     /// The next work, or `None` after the writer was laid to rest.
@@ -138,6 +188,10 @@ impl Shift {
     fn work(mut self) {
         for _ in 0..GROUPS_PER_SHIFT {
             let Some(work) = self.mailbox.next(&mut self.writer) else { return };
+            let work = match work {
+                Work::Other(Message::Leave { reply }) => return self.leave(reply),
+                work => work,
+            };
             let writer = self.writer.as_mut().expect("a shift that has work has its writer");
             let (n_bytes, answer) = work.perform(writer);
             // First the room is free and the writer at rest if nothing waits, then the answers
@@ -150,6 +204,25 @@ impl Shift {
             answer();
         }
         self.begin();
+    }
+
+    fn leave(mut self, reply: oneshot::Sender<Box<Writer>>) {
+        let writer = self.writer.take().expect("a shift that has work has its writer");
+        if let Err(writer) = reply.send(writer) {
+            self.mailbox.give_back(writer);
+        }
+    }
+}
+
+impl Message {
+    fn refuse(self, error: LogError) {
+        // A caller that no longer waits need not hear of it.
+        match self {
+            Self::Append(append) => drop(append.reply.send(Err(error))),
+            Self::Trim { reply, .. } | Self::Retain { reply, .. } => drop(reply.send(Err(error))),
+            Self::Close { reply } => drop(reply.send(Err(error))),
+            Self::Leave { reply } => drop(reply),
+        }
     }
 }
 
@@ -168,7 +241,9 @@ impl Work {
             Self::Other(Message::Trim { before, reply }) => answer(reply, writer.trim(before)),
             Self::Other(Message::Retain { floor, now, reply }) => answer(reply, writer.retain(floor, now)),
             Self::Other(Message::Close { reply }) => answer(reply, writer.close()),
-            Self::Other(Message::Append(_)) => unreachable!("appends come in groups"),
+            Self::Other(Message::Append(_) | Message::Leave { .. }) => {
+                unreachable!("appends come in groups, and who leaves is not at work")
+            }
         }
     }
 }
@@ -179,7 +254,7 @@ impl Drop for Shift {
     fn drop(&mut self) {
         if self.writer.is_some() {
             let mut state = self.mailbox.lock();
-            state.closed = Some("the partition's writer was lost; restart the process");
+            state.closed = Some(Refusal::Unavailable("the partition's writer was lost; restart the process"));
             state.waiting.clear(); // who waits sees the reply dropped
         }
     }

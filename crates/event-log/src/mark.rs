@@ -39,6 +39,11 @@ pub struct Mark {
 }
 
 impl Mark {
+    /// Of a partition that begins there and holds nothing.
+    pub(crate) fn at(begin: Offset) -> Self {
+        Self { start: begin, segment: begin, position: 0, end: begin, group: 0 }
+    }
+
     fn encode(&self, sequence: u64) -> [u8; SLOT_BYTES] {
         let mut slot = [0; SLOT_BYTES];
         slot[..8].copy_from_slice(MAGIC);

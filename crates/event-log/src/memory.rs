@@ -7,13 +7,16 @@ use std::{
 
 use async_trait::async_trait;
 use model::{
-    Bounds, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, StoredRecord, TopicName,
-    TopicPartition,
+    Bounds, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, StoredRecord, TopicChange,
+    TopicName, TopicPartition,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::embedded::{check_n_partitions, check_sizes};
+use crate::{
+    embedded::check_sizes,
+    topics::{Planned, plan},
+};
 
 /// What a record costs beside its own bytes: without it, empty records would have no limit.
 const RECORD_OVERHEAD_BYTES: usize = 16;
@@ -22,11 +25,17 @@ const MAX_RECORD_BYTES: usize = 1 << 20;
 pub struct MemoryLog {
     id: LogId,
     max_record_bytes: usize,
-    topics: Mutex<BTreeMap<TopicName, Vec<Held>>>,
+    topics: Mutex<Topics>,
     moved: watch::Sender<u64>,
 }
 
-#[derive(Clone, Default)]
+#[derive(Default)]
+struct Topics {
+    held: BTreeMap<TopicName, Vec<Held>>,
+    /// Where the offsets of deleted partitions ended.
+    ended: BTreeMap<TopicPartition, Offset>,
+}
+
 struct Held {
     start: Offset,
     records: VecDeque<Record>,
@@ -55,13 +64,13 @@ impl MemoryLog {
         Self { id, max_record_bytes, topics: Mutex::default(), moved: watch::Sender::new(0) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<TopicName, Vec<Held>>> {
+    fn lock(&self) -> MutexGuard<'_, Topics> {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn with<T>(&self, id: &TopicPartition, act: impl FnOnce(&mut Held) -> Result<T, LogError>) -> Result<T, LogError> {
         let mut topics = self.lock();
-        let partitions = topics.get_mut(&id.topic).ok_or_else(|| LogError::UnknownTopic(id.topic.clone()))?;
+        let partitions = topics.held.get_mut(&id.topic).ok_or_else(|| LogError::UnknownTopic(id.topic.clone()))?;
         act(partitions.get_mut(id.partition as usize).ok_or_else(|| LogError::UnknownPartition(id.clone()))?)
     }
 }
@@ -69,17 +78,26 @@ impl MemoryLog {
 #[async_trait]
 impl EventLog for MemoryLog {
     async fn describe(&self) -> Result<LogDescription, LogError> {
-        let topics = self.lock().iter().map(|(topic, held)| (topic.clone(), held.len() as u32)).collect();
+        let topics = self.lock().held.iter().map(|(topic, held)| (topic.clone(), held.len() as u32)).collect();
         Ok(LogDescription { id: self.id, topics })
     }
 
-    async fn create_topic(&self, topic: &TopicName, n_partitions: u32) -> Result<(), LogError> {
-        check_n_partitions(n_partitions)?;
-        let mut topics = self.lock();
-        if topics.contains_key(topic) {
-            return Err(LogError::TopicExists(topic.clone()));
+    async fn change_topic(&self, topic: &TopicName, change: TopicChange) -> Result<(), LogError> {
+        let topics = &mut *self.lock();
+        let id = |p| TopicPartition::new(topic.clone(), p);
+        match plan(topic, change, topics.held.get(topic).map(|partitions| partitions.len() as u32))? {
+            Planned::Nothing => return Ok(()),
+            Planned::Add(numbers) => {
+                let starts = numbers.map(|p| topics.ended.get(&id(p)).copied().unwrap_or_default());
+                let added = starts.map(|start| Held { start, records: VecDeque::new() });
+                topics.held.entry(topic.clone()).or_default().extend(added);
+            }
+            Planned::Delete => {
+                let partitions = topics.held.remove(topic).unwrap_or_default();
+                topics.ended.extend((0..).map(id).zip(partitions.iter().map(|held| held.bounds().end)));
+            }
         }
-        topics.insert(topic.clone(), vec![Held::default(); n_partitions as usize]);
+        self.moved.send_modify(|n| *n += 1);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! `meta.json`: the log's identity and its topics, replaced as a whole and atomically. A topic
-//! exists when it stands here; whether the last close was orderly stands here too.
+//! exists when it stands here, and is deleted when it does not any more; where the offsets of
+//! deleted partitions ended, and whether the last close was orderly, stands here too.
 //!
 //! One digit that changed on the disk could hide partitions or make another log of this one; hence
 //! a checksum.
@@ -10,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use model::{LogId, TopicName};
+use model::{LogError, LogId, Offset, TopicName, TopicPartition};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -21,7 +22,9 @@ use crate::{
 
 pub(crate) const FILE_NAME: &str = "meta.json";
 /// What this version writes, and the newest that it reads.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
+/// Deleted partitions that are remembered, in all: each makes every change of a topic write more.
+const MAX_ENDED: usize = 100_000;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Meta {
@@ -32,6 +35,10 @@ pub(crate) struct Meta {
     /// Whether the last process closed the log.
     pub(crate) closed: bool,
     pub(crate) topics: BTreeMap<TopicName, u32>,
+    /// Of topics that were deleted, perhaps to be created again: per partition, where its offsets
+    /// ended. Version 1 has none of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) ended: BTreeMap<TopicName, Vec<Offset>>,
 }
 
 /// What stands in the file.
@@ -52,11 +59,50 @@ struct AnyVersion {
 
 impl Meta {
     pub(crate) fn new_log() -> Self {
-        Self { format_version: FORMAT_VERSION, id: Uuid::new_v4(), epoch: 0, closed: true, topics: BTreeMap::new() }
+        let (topics, ended) = Default::default();
+        Self { format_version: FORMAT_VERSION, id: Uuid::new_v4(), epoch: 0, closed: true, topics, ended }
     }
 
     pub(crate) fn log_id(&self) -> LogId {
         LogId { id: self.id, epoch: self.epoch }
+    }
+
+    /// Whether the partition exists.
+    pub(crate) fn holds(&self, id: &TopicPartition) -> bool {
+        self.topics.get(&id.topic).is_some_and(|n_partitions| id.partition < *n_partitions)
+    }
+
+    /// Where the offsets of the partition ended when it was deleted last, if it ever was.
+    pub(crate) fn ended(&self, id: &TopicPartition) -> Option<Offset> {
+        self.ended.get(&id.topic)?.get(id.partition as usize).copied()
+    }
+
+    /// The first offset that the partition, as it is or would be now, may give to a record.
+    pub(crate) fn begin(&self, id: &TopicPartition) -> Offset {
+        self.ended(id).unwrap_or_default()
+    }
+
+    /// The same with so many partitions in the topic.
+    pub(crate) fn with_topic(&self, topic: &TopicName, n_partitions: u32) -> Self {
+        let mut after = self.clone();
+        after.topics.insert(topic.clone(), n_partitions);
+        after
+    }
+
+    /// The same without the topic, whose partitions end there. Those beyond, which an earlier life of
+    /// the topic had, stay remembered.
+    pub(crate) fn without_topic(&self, topic: &TopicName, ends: &[Offset]) -> Result<Self, LogError> {
+        let mut after = self.clone();
+        after.topics.remove(topic);
+        let ended = after.ended.entry(topic.clone()).or_default();
+        ended.resize(ended.len().max(ends.len()), Offset::ZERO);
+        ended[..ends.len()].copy_from_slice(ends);
+        let n_ended: usize = after.ended.values().map(Vec::len).sum();
+        if n_ended > MAX_ENDED {
+            let what = "number of deleted partitions to be remembered";
+            return Err(LogError::LimitExceeded { what, actual: n_ended as u64, limit: MAX_ENDED as u64 });
+        }
+        Ok(after)
     }
 
     /// `None` where no log was made yet.
@@ -82,10 +128,21 @@ impl Meta {
     }
 
     pub(crate) fn write(&self, fs: &dyn FileSystem, dir: &Path) -> io::Result<()> {
+        self.write_beside(fs, dir)?;
+        Self::put_in_place(fs, dir)
+    }
+
+    /// The first half of a write: if it fails, nothing has changed.
+    pub(crate) fn write_beside(&self, fs: &dyn FileSystem, dir: &Path) -> io::Result<()> {
         let sealed = Sealed { meta: self.clone(), checksum: Some(self.checksum()?) };
         let mut text = serde_json::to_vec_pretty(&sealed)?;
         text.push(b'\n');
-        fs::write_atomically(fs, &path(dir), &text)
+        fs::write_beside(fs, &path(dir), &text)
+    }
+
+    /// The second half: if it fails, either may stand there.
+    pub(crate) fn put_in_place(fs: &dyn FileSystem, dir: &Path) -> io::Result<()> {
+        fs::put_in_place(fs, &path(dir))
     }
 
     fn checksum(&self) -> serde_json::Result<u32> {

@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -31,6 +31,7 @@ pub(crate) struct Partition {
     pub(crate) quarantine: Quarantine,
     start: AtomicU64,
     end: AtomicU64,
+    is_deleted: AtomicBool,
     segments: RwLock<BTreeMap<Offset, Arc<Segment>>>,
 }
 
@@ -49,8 +50,8 @@ impl Partition {
         index_interval_bytes: u64,
         quarantine: Quarantine,
     ) -> Self {
-        let (start, end) = Default::default();
-        Self { id, dir, files, index_interval_bytes, quarantine, start, end, segments: RwLock::default() }
+        let (start, end, is_deleted, segments) = Default::default();
+        Self { id, dir, files, index_interval_bytes, quarantine, start, end, is_deleted, segments }
     }
 
     pub(crate) fn bounds(&self) -> Bounds {
@@ -93,8 +94,24 @@ impl Partition {
         (holding, next)
     }
 
+    /// The topic is deleted; the files go next. Who reads on from before that hears of it.
+    pub(crate) fn end_with_topic(&self) {
+        self.is_deleted.store(true, Ordering::Release);
+        self.quarantine.end();
+    }
+
     /// Blocks. The contract is that of `EventLog::fetch`.
     pub(crate) fn fetch(&self, from: Offset, max_bytes: usize) -> Result<Vec<StoredRecord>, LogError> {
+        let fetched = self.fetch_from_segments(from, max_bytes);
+        if !self.is_deleted.load(Ordering::Acquire) {
+            return fetched;
+        }
+        // Opened while they were deleted.
+        self.files.forget_in(&self.dir);
+        fetched.map_err(|_| LogError::UnknownTopic(self.id.topic.clone()))
+    }
+
+    fn fetch_from_segments(&self, from: Offset, max_bytes: usize) -> Result<Vec<StoredRecord>, LogError> {
         loop {
             let bounds = self.bounds();
             if from < bounds.start || from > bounds.end {

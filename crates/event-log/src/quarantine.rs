@@ -30,7 +30,8 @@ pub(crate) struct Quarantine {
     path: PathBuf,
     /// `None`: this process only reads.
     fs: Option<Arc<dyn FileSystem>>,
-    listed: Mutex<Vec<Quarantined>>,
+    /// `None` once the partition is deleted: its folder may be another's by then.
+    listed: Mutex<Option<Vec<Quarantined>>>,
 }
 
 pub(crate) fn read(fs: &dyn FileSystem, dir: &Path) -> io::Result<Vec<Quarantined>> {
@@ -40,13 +41,19 @@ pub(crate) fn read(fs: &dyn FileSystem, dir: &Path) -> io::Result<Vec<Quarantine
 
 impl Quarantine {
     pub(crate) fn new(dir: &Path, fs: Option<Arc<dyn FileSystem>>, listed: Vec<Quarantined>) -> Self {
-        Self { path: dir.join(FILE_NAME), fs, listed: Mutex::new(listed) }
+        Self { path: dir.join(FILE_NAME), fs, listed: Mutex::new(Some(listed)) }
+    }
+
+    /// Nothing is written any more.
+    pub(crate) fn end(&self) {
+        self.lock().take();
     }
 
     pub(crate) fn add(&self, partition: &TopicPartition, found: Quarantined) {
         // Who only reads hears of it through the error, and may be late for a trim.
         let Some(fs) = &self.fs else { return };
-        let mut listed = self.lock();
+        let mut guard = self.lock();
+        let Some(listed) = &mut *guard else { return };
         if listed.iter().any(|l| l.start == found.start && l.end == found.end) {
             return;
         }
@@ -58,7 +65,7 @@ impl Quarantine {
             return;
         }
         listed.push(found);
-        let written = serde_json::to_vec_pretty(&*listed)
+        let written = serde_json::to_vec_pretty(listed)
             .map_err(io::Error::from)
             .and_then(|text| fs::write_atomically(&**fs, &self.path, &text));
         if let Err(e) = written {
@@ -66,7 +73,7 @@ impl Quarantine {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Quarantined>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Quarantined>>> {
         self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,7 +13,8 @@ use std::{
 
 use async_trait::async_trait;
 use model::{
-    Bounds, EventLog, LogDescription, LogError, Offset, OffsetRange, Record, StoredRecord, TopicName, TopicPartition,
+    Bounds, EventLog, LogDescription, LogError, Offset, OffsetRange, Record, StoredRecord, TopicChange, TopicName,
+    TopicPartition,
 };
 use tokio::sync::watch;
 
@@ -64,17 +65,33 @@ impl Inner {
 
     /// The partition as its folder shows it now.
     fn look(&self, id: &TopicPartition) -> Result<Partition, LogError> {
-        let meta = self.meta()?;
-        let n_partitions = meta.topics.get(&id.topic).ok_or_else(|| LogError::UnknownTopic(id.topic.clone()))?;
-        if id.partition >= *n_partitions {
-            return Err(LogError::UnknownPartition(id.clone()));
+        let begin = self.begin(id)?;
+        let loaded = load(&self.fs, &self.dir, id, begin);
+        // The owner may have deleted it under our eyes.
+        if self.begin(id)? != begin {
+            return Err(LogError::UnknownTopic(id.topic.clone()));
         }
-        load(&self.fs, &self.dir, id).map_err(|e| LogError::unavailable(format!("cannot read partition {id}: {e}")))
+        loaded.map_err(|e| LogError::unavailable(format!("cannot read partition {id}: {e}")))
+    }
+
+    /// Where the offsets of a partition begin that exists.
+    fn begin(&self, id: &TopicPartition) -> Result<Offset, LogError> {
+        let meta = self.meta()?;
+        match meta.topics.get(&id.topic) {
+            None => Err(LogError::UnknownTopic(id.topic.clone())),
+            Some(_) if !meta.holds(id) => Err(LogError::UnknownPartition(id.clone())),
+            Some(_) => Ok(meta.begin(id)),
+        }
     }
 }
 
-/// What stands in the partition's folder, up to its durable mark.
-pub(crate) fn load(fs: &Arc<dyn FileSystem>, log_dir: &Path, id: &TopicPartition) -> io::Result<Partition> {
+/// What stands in the folder of a partition whose offsets begin with `begin`, up to its durable mark.
+pub(crate) fn load(
+    fs: &Arc<dyn FileSystem>,
+    log_dir: &Path,
+    id: &TopicPartition,
+    begin: Offset,
+) -> io::Result<Partition> {
     let dir = log_dir.join(id.to_string());
     let files = Arc::new(Files::new(Arc::clone(fs), Access::Read, MAX_OPEN_SEGMENTS));
     let quarantine = Quarantine::new(&dir, None, Vec::new());
@@ -84,9 +101,9 @@ pub(crate) fn load(fs: &Arc<dyn FileSystem>, log_dir: &Path, id: &TopicPartition
     let segments = recovery::list_segments(&files, &dir, INDEX_INTERVAL_BYTES)?;
     let mark = match (found, segments.last()) {
         (Some((_, mark)), _) => mark,
-        (None, None) => mark::Mark::default(),
+        (None, None) => mark::Mark::at(begin),
         (None, Some(last)) => {
-            let from = recovery::mark_without_file(&partition, &segments);
+            let from = recovery::mark_without_file(&partition, &segments, begin);
             recovery::scan(&partition, last, &from, last.readable_bytes())?
         }
     };
@@ -137,7 +154,7 @@ impl EventLog for ReadOnlyLog {
         blocking(move || inner.meta().map(|meta| LogDescription { id: meta.log_id(), topics: meta.topics })).await
     }
 
-    async fn create_topic(&self, _topic: &TopicName, _n_partitions: u32) -> Result<(), LogError> {
+    async fn change_topic(&self, _topic: &TopicName, _change: TopicChange) -> Result<(), LogError> {
         read_only()
     }
 

@@ -20,10 +20,12 @@ use crate::{
     writer::{Active, Writer},
 };
 
-/// Opens the partition in `dir` for reading and writing. The caller holds the log's lock.
+/// Opens the partition in `dir`, whose offsets begin with `begin`, for reading and writing. The
+/// caller holds the log's lock.
 pub(crate) fn open(
     id: TopicPartition,
     dir: &Path,
+    begin: Offset,
     files: &Arc<Files>,
     config: &Arc<LogConfig>,
     moved: watch::Sender<u64>,
@@ -38,10 +40,10 @@ pub(crate) fn open(
     let mut segments = list_segments(files, dir, config.index_interval_bytes)?;
     let (sequence, mark) = match mark::read(&*files.fs, dir)? {
         Some(found) => found,
-        None => (0, mark_without_file(&partition, &segments)),
+        None => (0, mark_without_file(&partition, &segments, begin)),
     };
     let mut marks = MarkFile::new(dir, Arc::clone(files), sequence);
-    if mark.start > Offset::ZERO {
+    if mark.start > begin {
         // The process before may have died between writing the mark and syncing it: what is
         // shown and deleted on its word must not come back after a power cut.
         marks.write_synced(&mark)?;
@@ -85,8 +87,8 @@ pub(crate) fn list_segments(files: &Files, dir: &Path, index_interval_bytes: u64
 }
 
 /// Segments before the last one were synced before the next was begun.
-pub(crate) fn mark_without_file(partition: &Partition, segments: &[Arc<Segment>]) -> Mark {
-    let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Mark::default() };
+pub(crate) fn mark_without_file(partition: &Partition, segments: &[Arc<Segment>], begin: Offset) -> Mark {
+    let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Mark::at(begin) };
     if last.readable_bytes() > 0 {
         tracing::warn!(
             partition = %partition.id,

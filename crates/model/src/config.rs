@@ -22,6 +22,7 @@ pub struct Config {
     pub server: ServerConfig,
     pub auth: AuthConfig,
     pub ingest: IngestConfig,
+    pub consumers: ConsumersConfig,
     pub log: LogConfig,
     pub landing: LandingConfig,
     pub speed: SpeedConfig,
@@ -93,6 +94,21 @@ pub struct IngestConfig {
     pub max_topics: usize,
     pub max_partitions_per_topic: u32,
     pub strict: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsumersConfig {
+    pub lease_ms: u64,
+    pub instance_retention_ms: u64,
+    pub offset_retention_ms: u64,
+    pub max_groups: usize,
+    pub max_instances_per_group: usize,
+    pub max_topics_per_subscription: usize,
+    pub max_partitions_per_group: usize,
+    pub request_timeout_ms: u64,
+    pub max_request_timeout_ms: u64,
+    pub max_fetch_bytes: usize,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -232,6 +248,12 @@ impl Config {
             ("ingest.max_record_bytes", self.ingest.max_record_bytes),
             ("ingest.max_json_depth", self.ingest.max_json_depth),
             ("ingest.default_partitions", self.ingest.default_partitions as usize),
+            ("consumers.lease_ms", usize::try_from(self.consumers.lease_ms).unwrap_or(usize::MAX)),
+            ("consumers.max_groups", self.consumers.max_groups),
+            ("consumers.max_instances_per_group", self.consumers.max_instances_per_group),
+            ("consumers.max_topics_per_subscription", self.consumers.max_topics_per_subscription),
+            ("consumers.max_partitions_per_group", self.consumers.max_partitions_per_group),
+            ("consumers.max_fetch_bytes", self.consumers.max_fetch_bytes),
             ("log.max_group_bytes", self.log.max_group_bytes),
             ("landing.flush_size", self.landing.flush_size),
             ("landing.max_object_bytes", self.landing.max_object_bytes),

@@ -21,7 +21,7 @@ pub mod query;
 
 pub mod config;
 
-pub use log::{EventLog, LogDescription, LogError};
+pub use log::{EventLog, LogDescription, LogError, TopicChange};
 pub use position::{Bounds, Checkpoint, LogId, Offset, OffsetRange, TopicName, TopicPartition};
 pub use query::{Answer, Query, QueryError};
 pub use record::{Header, Record, StoredRecord, Timestamp};

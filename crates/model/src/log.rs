@@ -16,12 +16,15 @@ pub trait EventLog: Send + Sync {
     /// The log's identity and its topics with their numbers of partitions.
     async fn describe(&self) -> Result<LogDescription, LogError>;
 
-    /// Creates the topic, durably; `TopicExists` if it is there already.
-    async fn create_topic(&self, topic: &TopicName, n_partitions: u32) -> Result<(), LogError>;
+    /// Creates a topic, adds partitions to it, or deletes it, durably and as one step. A topic that
+    /// is created again goes on with the offsets where it ended, so that no offset ever names two
+    /// records.
+    async fn change_topic(&self, topic: &TopicName, change: TopicChange) -> Result<(), LogError>;
 
     /// Appends all records next to each other, in order; when it returns they are on stable
     /// storage, and a reader sees them. An error other than `Unavailable` means that none was
-    /// appended. `Unavailable` with `outcome_unknown` may still show up later.
+    /// appended. `Unavailable` with `outcome_unknown` may still show up later. An append that meets
+    /// the topic's deletion is stored before it, or refused as `UnknownTopic`.
     async fn append(&self, partition: &TopicPartition, records: Vec<Record>) -> Result<OffsetRange, LogError>;
 
     /// Records from `from` on, at most about `max_bytes` of them but at least one; empty at
@@ -40,8 +43,20 @@ pub trait EventLog: Send + Sync {
     /// most `before`, and never falls.
     async fn trim(&self, partition: &TopicPartition, before: Offset) -> Result<(), LogError>;
 
-    /// A number that changes whenever anything became readable. A wake-up, no data (I2).
+    /// A number that changes whenever anything became readable or a topic changed. A wake-up, no
+    /// data (I2).
     fn moved(&self) -> watch::Receiver<u64>;
+}
+
+/// What may become of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicChange {
+    /// `TopicExists` if it is there already.
+    Create { n_partitions: u32 },
+    /// Nothing happens if it has so many already; `FewerPartitions` if it has more.
+    Grow { n_partitions: u32 },
+    /// With all its records, whether a layer has taken them or not.
+    Delete,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +81,8 @@ pub enum LogError {
     UnknownPartition(TopicPartition),
     #[error("topic {0} exists already")]
     TopicExists(TopicName),
+    #[error("topic {topic} has {actual} partitions and cannot have {asked}: partitions are only added")]
+    FewerPartitions { topic: TopicName, actual: u32, asked: u32 },
     #[error(transparent)]
     InvalidTopic(#[from] InvalidTopicName),
     #[error("{what} is {actual}, allowed are {limit}")]

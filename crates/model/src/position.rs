@@ -19,7 +19,16 @@ impl TopicName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it holds what the program remembers for itself: nobody else writes there, no layer
+    /// takes it, and retention passes it by.
+    pub fn is_internal(&self) -> bool {
+        self.0.starts_with(INTERNAL_PREFIX)
+    }
 }
+
+/// With what the names of internal topics begin.
+pub const INTERNAL_PREFIX: &str = "__";
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("topic name {0:?} is not allowed: use 1 to 249 of the characters A-Z a-z 0-9 . _ - (and neither '.' nor '..')")]
@@ -205,6 +214,13 @@ mod tests {
         }
         for name in ["pin", "0a3.pin", "streaming-0a3-pin", "...", "_x", &"x".repeat(249)] {
             assert!(name.parse::<TopicName>().is_ok(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn two_underscores_make_a_topic_internal() {
+        for (name, expected) in [("__groups", true), ("__", true), ("_groups", false), ("a__b", false)] {
+            assert_eq!(name.parse::<TopicName>().expect(name).is_internal(), expected, "{name}");
         }
     }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::position::INTERNAL_PREFIX;
+
 /// Which rows of one key count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -101,9 +103,9 @@ impl StreamDef {
         Ok(stream)
     }
 
-    /// Whether a topic belongs to this stream.
+    /// Whether a topic belongs to this stream; an internal one belongs to none.
     pub fn takes(&self, topic: &str) -> bool {
-        self.topics.iter().any(|pattern| matches(pattern, topic))
+        !topic.starts_with(INTERNAL_PREFIX) && self.topics.iter().any(|pattern| matches(pattern, topic))
     }
 
     /// The table of records that could not be cleaned.

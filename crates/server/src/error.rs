@@ -73,6 +73,11 @@ impl KafkaError {
         Self::new(status, u32::from(status.as_u16()) * 100 + 1, "refused", message)
     }
 
+    /// The caller's key lacks a permission for what stands in the body.
+    pub fn forbidden(permission: impl std::fmt::Display, name: &str) -> Self {
+        Self::refused(StatusCode::FORBIDDEN, format!("Not authorized: this key lacks {permission} on {name:?}"))
+    }
+
     pub fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, 404, "not_found", "HTTP 404 Not Found")
     }
@@ -88,6 +93,52 @@ impl KafkaError {
     /// What Confluent's proxy has answered to a GET of an unknown topic since version 6.
     pub fn not_hosted() -> Self {
         Self::new(StatusCode::NOT_FOUND, 40403, "unknown_topic", "This server does not host this topic-partition.")
+    }
+
+    /// Nothing is committed, or it was trimmed, and the instance does not say where to begin.
+    pub fn no_offset(partition: &model::TopicPartition) -> Self {
+        let message = format!("Undefined offset with no reset policy for partitions: [{partition}]");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, 50002, "no_offset", message)
+    }
+
+    /// Unknown, or not asked anything for longer than `consumers.instance_retention_ms`.
+    pub fn instance_not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, 40403, "unknown_instance", "Consumer instance not found.")
+    }
+
+    pub fn cluster_not_found(id: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, 404, "unknown_cluster", format!("Cluster {id} cannot be found."))
+    }
+
+    pub fn group_not_found(group: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, 404, "unknown_group", format!("Consumer Group {group} could not be found."))
+    }
+
+    pub fn not_acceptable() -> Self {
+        Self::new(StatusCode::NOT_ACCEPTABLE, 406, "accept", "HTTP 406 Not Acceptable")
+    }
+
+    pub fn format_mismatch() -> Self {
+        let message = "The requested embedded data format does not match the deserializer for this consumer instance";
+        Self::new(StatusCode::NOT_ACCEPTABLE, 40601, "format", message)
+    }
+
+    /// A record that is not what its reader asked for.
+    pub fn not_serializable(message: String) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, 40801, "serialization", message)
+    }
+
+    pub fn instance_exists() -> Self {
+        let message = "Consumer with specified consumer ID already exists in the specified consumer group.";
+        Self::new(StatusCode::CONFLICT, 40902, "instance_exists", message)
+    }
+
+    pub fn illegal_state(what: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::CONFLICT, 40903, "illegal_state", format!("Illegal state: {what}"))
+    }
+
+    pub fn invalid_consumer(what: impl std::fmt::Display) -> Self {
+        Self::unprocessable(42204, format!("Invalid consumer configuration: {what}"))
     }
 
     pub fn method_not_allowed() -> Self {
@@ -132,9 +183,10 @@ impl KafkaError {
         match error {
             LogError::UnknownTopic(_) => Self::topic_not_found(),
             LogError::UnknownPartition(_) => Self::partition_not_found(),
-            LogError::TopicExists(_) | LogError::InvalidTopic(_) | LogError::LimitExceeded { .. } => {
-                Self::invalid_topic(error.to_string())
-            }
+            LogError::TopicExists(_)
+            | LogError::FewerPartitions { .. }
+            | LogError::InvalidTopic(_)
+            | LogError::LimitExceeded { .. } => Self::invalid_topic(error.to_string()),
             LogError::TooLarge { .. } => Self::too_large(error.to_string()),
             LogError::Unavailable { outcome_unknown: false, .. } => Self::unavailable(error.to_string()),
             LogError::Unavailable { outcome_unknown: true, .. } => {

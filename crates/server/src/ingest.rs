@@ -6,6 +6,7 @@
 mod admission;
 mod append;
 mod body;
+mod consumers;
 mod json;
 mod kafka_rest;
 mod pin;
@@ -27,12 +28,14 @@ struct Doors {
     services: Services,
     bodies: Bodies,
     topics: topics::Topics,
+    groups: Arc<consumers::Groups>,
 }
 
 pub fn routes(services: &Services) -> Router {
     let doors = Arc::new(Doors {
         bodies: Bodies::new(&services.config, &services.metrics),
         topics: topics::Topics::new(services.log.clone(), services.config.ingest.clone()),
+        groups: Arc::new(consumers::Groups::new(services.log.clone(), services.config.consumers.clone())),
         services: services.clone(),
     });
     kafka_rest::routes().merge(pin::routes()).merge(streams::routes()).with_state(doors)

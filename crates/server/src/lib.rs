@@ -11,6 +11,8 @@ pub mod error;
 
 pub mod auth;
 
+pub mod replicated;
+
 pub mod orchestrator;
 
 pub mod api;

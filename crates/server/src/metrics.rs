@@ -7,7 +7,7 @@
 mod process;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     fmt,
     hash::Hash,
     sync::{Mutex, PoisonError, atomic::AtomicU64},
@@ -87,6 +87,8 @@ pub struct Metrics {
     request_seconds: Family<RouteLabels, Histogram>,
     appended_records: Family<TopicLabels, Counter>,
     appended_bytes: Family<TopicLabels, Counter>,
+    consumed_records: Family<TopicLabels, Counter>,
+    consumed_bytes: Counter,
     refused: Family<ReasonLabels, Counter>,
     view_seconds: Family<ViewLabels, Histogram>,
     task_runs: Family<TaskLabels, Counter>,
@@ -115,6 +117,8 @@ impl Metrics {
             request_seconds: registered_seconds(r, "http_request_seconds", "How long requests took"),
             appended_records: registered(r, "appended_records", "Records on stable storage"),
             appended_bytes: registered(r, "appended_bytes", "Key, value and header bytes on stable storage"),
+            consumed_records: registered(r, "consumed_records", "Records returned to consumers over HTTP"),
+            consumed_bytes: registered(r, "consumed_bytes", "Key and value bytes returned to consumers over HTTP"),
             refused: registered(r, "refused_requests", "Produce requests refused, by reason"),
             view_seconds: registered_seconds(r, "view_query_seconds", "How long views took to answer"),
             task_runs: registered(r, "task_runs", "Runs of a task that ended"),
@@ -140,6 +144,15 @@ impl Metrics {
         let labels = TopicLabels { topic: self.topic_label(topic) };
         self.appended_records.get_or_create(&labels).inc_by(n_records);
         self.appended_bytes.get_or_create(&labels).inc_by(size_bytes);
+    }
+
+    /// Records were returned to a consumer.
+    pub fn consumed(&self, n_records: &BTreeMap<TopicName, u64>, size_bytes: u64) {
+        for (topic, n_records) in n_records {
+            let labels = TopicLabels { topic: self.topic_label(topic) };
+            self.consumed_records.get_or_create(&labels).inc_by(*n_records);
+        }
+        self.consumed_bytes.inc_by(size_bytes);
     }
 
     /// A produce request was refused; reasons are constants such as `too_large`, `overloaded`.

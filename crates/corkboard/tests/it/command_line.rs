@@ -80,7 +80,7 @@ fn a_folder_of_a_newer_version_is_refused_and_left_alone() {
     let scratch = tempfile::tempdir().unwrap();
     Server::start("up", &[("--data", scratch.path())]).terminate().succeeded();
     let meta = scratch.path().join("log/meta.json");
-    pipeline::edit(&meta, "\"format_version\": 1", "\"format_version\": 99");
+    pipeline::edit(&meta, "\"format_version\": 2", "\"format_version\": 99");
     let before = fs::read(&meta).unwrap();
     for command in ["up --listen 127.0.0.1:0", "view posts_per_category", "inspect log"] {
         let error = process::run(command, &[("--data", scratch.path())]).failed();

@@ -17,7 +17,7 @@ use engine::{
 use futures::TryStreamExt;
 use model::{
     Bounds, Checkpoint, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, Report, Stop,
-    StoredRecord, Task, Timestamp, TopicName, TopicPartition,
+    StoredRecord, Task, Timestamp, TopicChange, TopicName, TopicPartition,
     config::{Config, LandingConfig},
 };
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
@@ -96,7 +96,7 @@ impl EventLog for TestLog {
         Ok(Bounds { start: *start, end: Offset(records.len() as u64) })
     }
 
-    async fn create_topic(&self, topic: &TopicName, _: u32) -> Result<(), LogError> {
+    async fn change_topic(&self, topic: &TopicName, _: TopicChange) -> Result<(), LogError> {
         Err(LogError::TopicExists(topic.clone()))
     }
 

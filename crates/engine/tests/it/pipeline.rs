@@ -19,7 +19,7 @@ use engine::{
 };
 use event_log::MemoryLog;
 use model::{
-    EventLog, Offset, Query, QueryError, Record, Report, Scope, Stop, Task, TopicPartition,
+    EventLog, Offset, Query, QueryError, Record, Report, Scope, Stop, Task, TopicChange, TopicPartition,
     config::Config,
     query::{Ask, RowFormat},
 };
@@ -73,7 +73,7 @@ impl Pipeline {
     /// One topic of pins with so many partitions.
     pub(crate) async fn new(tables: &Store, n_partitions: u32) -> Self {
         let log = Arc::new(MemoryLog::new());
-        log.create_topic(&TOPIC.parse().unwrap(), n_partitions).await.unwrap();
+        log.change_topic(&TOPIC.parse().unwrap(), TopicChange::Create { n_partitions }).await.unwrap();
         let mut config = Config::defaults();
         config.landing.idle_flush_ms = 0;
         config.speed.linger_ms = 0;

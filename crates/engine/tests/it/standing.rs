@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use engine::{serving::Serving, store::Store};
 use futures::TryStreamExt;
-use model::{EventLog, Record, Scope, TopicPartition};
+use model::{EventLog, Record, Scope, TopicChange, TopicPartition};
 use object_store::ObjectStoreExt;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -112,7 +112,8 @@ async fn answers(serving: &Serving) -> [Value; 3] {
 async fn all_steps_answer_as_expected(steps: Vec<Step>) {
     let pipeline = Pipeline::new(&Store::in_memory(), N_PARTITIONS).await;
     for topic in ["a.geo", "a.user"] {
-        pipeline.log.create_topic(&topic.parse().unwrap(), N_PARTITIONS).await.unwrap();
+        let create = TopicChange::Create { n_partitions: N_PARTITIONS };
+        pipeline.log.change_topic(&topic.parse().unwrap(), create).await.unwrap();
     }
     let serving = pipeline.serving();
     let mut posted = Posted::new();

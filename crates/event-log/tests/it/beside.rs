@@ -8,7 +8,7 @@ use event_log::{
 };
 use model::{Bounds, EventLog, LogError, Offset, OffsetRange};
 
-use crate::support::{check_all, create_t, fill, open, partition, record, records};
+use crate::support::{check_all, create, create_t, fill, open, partition, record, records};
 
 /// Names, sizes and times of change of all files.
 fn listing(dir: &Path) -> Vec<(String, u64, std::time::SystemTime)> {
@@ -50,7 +50,7 @@ async fn a_reader_beside_the_owner_sees_what_is_durable_and_writes_nothing() {
     let refused = [
         beside.append(&t, records(0..1)).await.err(),
         beside.trim(&t, Offset(1)).await.err(),
-        beside.create_topic(&"u".parse().unwrap(), 1).await.err(),
+        create(&beside, "u", 1).await.err(),
     ];
     for error in refused {
         let sentence = error.unwrap().to_string();

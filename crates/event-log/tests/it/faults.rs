@@ -10,8 +10,8 @@ use model::{EventLog, LogError, Offset, Record, config::LogConfig};
 use crate::{
     sim::{Call, Sim},
     support::{
-        MAX_RECORD_BYTES, check_all, check_content, create_t, fill, open_on, partition, range, read_over_damage,
-        record, records, small,
+        MAX_RECORD_BYTES, check_all, check_content, create, create_t, fill, open_on, partition, range,
+        read_over_damage, record, records, small,
     },
 };
 
@@ -180,7 +180,7 @@ async fn a_topic_is_created_whole_or_not_at_all() {
             let sim = Sim::new();
             let log = open_on(Arc::clone(&sim) as _, Path::new(DIR)).unwrap();
             sim.fail(call, nth, ErrorKind::Other);
-            let created = log.create_topic(&"t".parse().unwrap(), 3).await;
+            let created = create(&log, "t", 3).await;
             // Of the names that were not synced any may be lost.
             for seed in 0..60 {
                 let after = open_on(sim.after_power_cut(seed), Path::new(DIR)).unwrap();

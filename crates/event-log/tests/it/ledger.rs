@@ -17,7 +17,7 @@ use std::{
 };
 
 use event_log::EmbeddedLog;
-use model::{EventLog, LogError, Record, StoredRecord, Timestamp, TopicPartition, config::LogConfig};
+use model::{EventLog, LogError, Record, StoredRecord, Timestamp, TopicChange, TopicPartition, config::LogConfig};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -81,7 +81,7 @@ fn child() {
 async fn append_for_ever(folder: &Path, round: u64) -> Result<(), Box<dyn Error + Send + Sync>> {
     let log = Arc::new(EmbeddedLog::open(folder, &load_of(round).0, MAX_RECORD_BYTES)?);
     if log.describe().await?.topics.is_empty() {
-        log.create_topic(&"ledger".parse()?, N_PARTITIONS).await?;
+        log.change_topic(&"ledger".parse()?, TopicChange::Create { n_partitions: N_PARTITIONS }).await?;
     }
     print_line("ready");
     let mut appenders = JoinSet::new();

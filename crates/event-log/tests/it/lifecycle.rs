@@ -6,14 +6,14 @@ use std::{collections::BTreeMap, fs, sync::Arc};
 use event_log::{EmbeddedLog, OpenError, Retained};
 use model::{Bounds, EventLog, LogError, Offset, Timestamp, config::LogConfig};
 
-use crate::support::{MAX_RECORD_BYTES, check_all, create_t, fill, open, partition, range, records, small};
+use crate::support::{MAX_RECORD_BYTES, check_all, create, create_t, fill, open, partition, range, records, small};
 
 #[tokio::test]
 async fn topics_and_records_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     let t = create_t(&log).await;
-    log.create_topic(&"empty-2.x".parse().unwrap(), 3).await.unwrap();
+    create(&log, "empty-2.x", 3).await.unwrap();
     fill(&log, &t, 7, 500).await;
     let before = log.describe().await.unwrap();
     log.close().await.unwrap();
@@ -60,7 +60,7 @@ async fn a_closed_log_refuses_but_still_reads() {
     fill(&log, &t, 10, 30).await;
     log.close().await.unwrap();
     assert!(matches!(log.append(&t, records(30..31)).await, Err(LogError::Unavailable { outcome_unknown: false, .. })));
-    assert!(log.create_topic(&"u".parse().unwrap(), 1).await.is_err());
+    assert!(create(&log, "u", 1).await.is_err());
     assert!(log.trim(&t, Offset(3)).await.is_err());
     assert!(log.close().await.is_err());
     assert_eq!(check_all(&log, &t).await.end, Offset(30));
@@ -70,10 +70,10 @@ async fn a_closed_log_refuses_but_still_reads() {
 fn a_newer_versions_folder_is_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let meta = dir.path().join("meta.json");
-    let text = r#"{ "format_version": 2, "unheard": "of" }"#;
+    let text = r#"{ "format_version": 3, "unheard": "of" }"#;
     fs::write(&meta, text).unwrap();
     let refused = EmbeddedLog::open(dir.path(), &small(), MAX_RECORD_BYTES).err().unwrap();
-    assert!(matches!(refused, OpenError::NewerFormat { found: 2, .. }));
+    assert!(matches!(refused, OpenError::NewerFormat { found: 3, .. }));
     assert!(refused.to_string().contains("start the newer version"), "{refused}");
     assert!(event_log::open_read_only(dir.path()).is_err());
     assert_eq!(fs::read_to_string(&meta).unwrap(), text);

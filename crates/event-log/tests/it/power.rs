@@ -10,7 +10,7 @@ use model::{EventLog, LogError, Offset, Timestamp};
 
 use crate::{
     sim::{Random, Sim},
-    support::{check_all, create_t, default_config, fill, open_on, partition, records},
+    support::{check_all, create, create_t, default_config, fill, open_on, partition, records},
     volume::{Volume, say_figures},
 };
 
@@ -35,10 +35,10 @@ async fn run(sim: &Arc<Sim>) -> (Acknowledged, Result<(), LogError>) {
 async fn run_into(sim: &Arc<Sim>, acknowledged: &mut Acknowledged) -> Result<(), LogError> {
     let open = || open_on(Arc::clone(sim) as _, Path::new(DIR)).map_err(|e| LogError::unavailable(e.to_string()));
     let log = open()?;
-    log.create_topic(&"t".parse().unwrap(), 2).await?;
+    create(&log, "t", 2).await?;
     acknowledged.topics.push("t");
     append_some(&log, acknowledged, 6).await?;
-    log.create_topic(&"u".parse().unwrap(), 1).await?;
+    create(&log, "u", 1).await?;
     acknowledged.topics.push("u");
     log.trim(&partition("t-0"), Offset(acknowledged.ends[0] / 2)).await?;
     acknowledged.starts[0] = acknowledged.ends[0] / 2;

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use event_log::{EmbeddedLog, OpenError, fs::FileSystem};
 use model::{
-    Bounds, EventLog, LogError, Offset, OffsetRange, Record, StoredRecord, Timestamp, TopicPartition,
+    Bounds, EventLog, LogError, Offset, OffsetRange, Record, StoredRecord, Timestamp, TopicChange, TopicPartition,
     config::{Config, LogConfig},
 };
 
@@ -40,9 +40,13 @@ pub(crate) fn partition(text: &str) -> TopicPartition {
     text.parse().unwrap()
 }
 
+pub(crate) async fn create(log: &dyn EventLog, topic: &str, n_partitions: u32) -> Result<(), LogError> {
+    log.change_topic(&topic.parse().unwrap(), TopicChange::Create { n_partitions }).await
+}
+
 /// The topic `t` with one partition.
 pub(crate) async fn create_t(log: &dyn EventLog) -> TopicPartition {
-    log.create_topic(&"t".parse().unwrap(), 1).await.unwrap();
+    create(log, "t", 1).await.unwrap();
     partition("t-0")
 }
 

@@ -5,7 +5,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use model::{Bounds, LogId, Timestamp, TopicName};
+use model::{Bounds, LogError, LogId, Timestamp, TopicName};
 use serde::Serialize;
 
 use super::{DATA_HEADERS, KnownHost, Problem};
@@ -41,8 +41,13 @@ pub(super) async fn describe(
 ) -> Result<Response, Problem> {
     let description = services.log.describe().await?;
     let mut partitions = Vec::new();
-    for partition in description.partitions().filter(|p| caller.may(Action::Describe, p.topic.as_str())) {
-        let bounds = services.log.bounds(&partition).await?;
+    let seen = |topic: &TopicName| !topic.is_internal() && caller.may(Action::Describe, topic.as_str());
+    for partition in description.partitions().filter(|p| seen(&p.topic)) {
+        let bounds = match services.log.bounds(&partition).await {
+            // Deleted since the topics were asked for.
+            Err(LogError::UnknownTopic(_)) => continue,
+            bounds => bounds?,
+        };
         let stream = services.streams.iter().find(|s| s.takes(partition.topic.as_str()));
         let stream = stream.map(|s| s.name.clone());
         partitions.push(Partition { topic: partition.topic, partition: partition.partition, stream, bounds });

@@ -39,6 +39,11 @@ impl Bodies {
         }
     }
 
+    /// A permit for what is collected for an answer, to be grown with it; None when there is no room.
+    pub(super) fn permit(&self) -> Option<Permit> {
+        if self.budget.has_room(1) { self.budget.take(0) } else { None }
+    }
+
     /// The body, and the permit that has to live as long as it.
     pub async fn read(&self, headers: &HeaderMap, body: Body) -> Result<(Bytes, Permit), KafkaError> {
         if !is_plain(headers) {

@@ -5,6 +5,7 @@
 //! `timestamp` per record. An answer of 200 means that at least one record is stored; Confluent
 //! says 200 even when none is, and producers that look no further would lose them.
 
+mod consumers;
 mod media;
 mod metadata;
 mod records;
@@ -13,6 +14,7 @@ use std::{fmt::Write, sync::Arc};
 
 use axum::{
     Router,
+    body::Body,
     extract::{Path, Request, State, rejection::PathRejection},
     response::{IntoResponse, Response},
     routing::get,
@@ -34,6 +36,7 @@ pub(super) fn routes() -> Router<Arc<Doors>> {
         .route("/topics/{topic}/partitions", get(metadata::partitions))
         .route("/topics/{topic}/partitions/{partition}", get(metadata::partition).post(produce_to_partition))
         .route("/topics/{topic}/partitions/{partition}/offsets", get(metadata::offsets))
+        .merge(consumers::routes())
 }
 
 async fn produce(
@@ -65,9 +68,7 @@ impl Doors {
             Ok(answer) => json_response(answer_type, answer),
             Err(error) => {
                 self.services.metrics.refused(error.reason);
-                let mut response = error.into_response();
-                response.headers_mut().insert(header::CONTENT_TYPE, answer_type);
-                response
+                refusal(answer_type, error)
             }
         }
     }
@@ -126,8 +127,8 @@ fn receipts(appended: &Appended) -> String {
     out
 }
 
-fn json_response(media_type: HeaderValue, json: String) -> Response {
-    ([(header::CONTENT_TYPE, media_type)], json).into_response()
+fn json_response(media_type: HeaderValue, json: impl Into<Body>) -> Response {
+    ([(header::CONTENT_TYPE, media_type)], json.into()).into_response()
 }
 
 /// The answer to a GET, in the media type that was asked for.
@@ -135,10 +136,12 @@ fn answered(headers: &HeaderMap, answer: Result<String, KafkaError>) -> Response
     let media_type = media::answer_type(headers);
     match answer {
         Ok(json) => json_response(media_type, json),
-        Err(error) => {
-            let mut response = error.into_response();
-            response.headers_mut().insert(header::CONTENT_TYPE, media_type);
-            response
-        }
+        Err(error) => refusal(media_type, error),
     }
+}
+
+fn refusal(media_type: HeaderValue, error: KafkaError) -> Response {
+    let mut response = error.into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    response
 }

@@ -1,8 +1,10 @@
 //! Which topics there are, remembered so that a record needs no question to the log, and made
 //! when a producer names one that is not there.
 //!
-//! Remembering is safe because a topic's number of partitions never changes; a topic that the
-//! log no longer knows is forgotten when an append says so.
+//! What is remembered may be out of date: whoever changes a topic here has it forgotten
+//! (`Topics::change`), a topic that the log no longer knows is forgotten when an append says so, and
+//! before a partition is said not to be there, the log is asked. Internal topics are not there for
+//! producers.
 
 use std::{
     collections::HashMap,
@@ -12,7 +14,9 @@ use std::{
     },
 };
 
-use model::{EventLog, LogDescription, LogError, TopicName, config::IngestConfig, position::InvalidTopicName};
+use model::{
+    EventLog, LogDescription, LogError, TopicChange, TopicName, config::IngestConfig, position::InvalidTopicName,
+};
 use tokio::sync::Mutex;
 use tracing::info;
 
@@ -54,14 +58,18 @@ impl Topics {
         if let Some(topic) = self.remembered(name) {
             return Ok(Some(topic));
         }
-        let Ok(name) = name.parse() else { return Ok(None) };
-        Ok(self.look_up(&name).await?.0)
+        match name.parse::<TopicName>() {
+            Ok(name) if !name.is_internal() => Ok(self.look_up(&name).await?.0),
+            _ => Ok(None),
+        }
     }
 
     /// The topic, created if it may be. It has the partition `highest`, or the request is refused
     /// and nothing is created.
     pub(super) async fn find_or_create(&self, name: &str, highest: Option<u32>) -> Result<Arc<Topic>, KafkaError> {
-        let topic = match self.remembered(name) {
+        // Without that partition it may have grown since.
+        let known = self.remembered(name).filter(|t| highest.is_none_or(|highest| highest < t.n_partitions));
+        let topic = match known {
             Some(topic) => topic,
             None => self.look_up_or_create(name, highest).await?,
         };
@@ -70,7 +78,10 @@ impl Topics {
     }
 
     async fn look_up_or_create(&self, name: &str, highest: Option<u32>) -> Result<Arc<Topic>, KafkaError> {
-        let name = name.parse().map_err(|e: InvalidTopicName| KafkaError::invalid_topic(e.to_string()))?;
+        let name: TopicName = name.parse().map_err(|e: InvalidTopicName| KafkaError::invalid_topic(e.to_string()))?;
+        if name.is_internal() {
+            return Err(KafkaError::invalid_topic(format!("topic {name} is internal: nobody else writes there")));
+        }
         if let (Some(topic), _) = self.look_up(&name).await? {
             return Ok(topic);
         }
@@ -84,10 +95,11 @@ impl Topics {
         }
     }
 
-    /// The topic as the log has it now, and how many topics there are.
+    /// The topic as the log has it now, and how many topics there are beside internal ones.
     async fn look_up(&self, name: &TopicName) -> Result<(Option<Arc<Topic>>, usize), KafkaError> {
         let description = self.log.describe().await.map_err(|e| KafkaError::of_log(&e))?;
-        Ok((self.remember(&description, name), description.topics.len()))
+        let n_topics = description.topics.keys().filter(|topic| !topic.is_internal()).count();
+        Ok((self.remember(&description, name), n_topics))
     }
 
     async fn create(&self, name: &TopicName, n_topics: usize, highest: Option<u32>) -> Result<Arc<Topic>, KafkaError> {
@@ -98,13 +110,20 @@ impl Topics {
         }
         let n_partitions = self.config.default_partitions.min(self.config.max_partitions_per_topic);
         check_partition(highest, n_partitions)?;
-        match self.log.create_topic(name, n_partitions).await {
+        match self.change(name, TopicChange::Create { n_partitions }).await {
             Ok(()) => info!(topic = %name, n_partitions, "created topic {name}, which a producer named"),
             // Another process shares this log.
             Err(LogError::TopicExists(_)) => {}
             Err(e) => return Err(KafkaError::of_log(&e)),
         }
         self.look_up(name).await?.0.ok_or_else(KafkaError::topic_not_found)
+    }
+
+    /// Changes the topic in the log, and no longer counts on what was known of it.
+    pub(super) async fn change(&self, name: &TopicName, change: TopicChange) -> Result<(), LogError> {
+        let changed = self.log.change_topic(name, change).await;
+        self.forget(name);
+        changed
     }
 
     pub(super) fn forget(&self, name: &TopicName) {
@@ -119,6 +138,9 @@ impl Topics {
         let n_partitions = *description.topics.get(name)?;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let topic = known.entry(name.clone()).or_insert_with(|| Arc::new(Topic::new(name.clone(), n_partitions)));
+        if topic.n_partitions != n_partitions {
+            *topic = Arc::new(Topic::new(name.clone(), n_partitions));
+        }
         Some(topic.clone())
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use event_log::MemoryLog;
 use http::Request;
 use model::{
     Stop,
@@ -22,7 +23,10 @@ use server::{
 };
 use tempfile::TempDir;
 
-use crate::harness::{JSON, Reply, Server, TestLog, post, services};
+use crate::{
+    harness::{JSON, Reply, Server, TestLog, post, services},
+    node::{KAFKA_V2, Node, append, create},
+};
 
 const RECORD: &str = r#"{"records":[{"value":1}]}"#;
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -343,6 +347,55 @@ async fn lists_leave_out_what_the_caller_may_not_see() {
     let log = ask_with(&server, "GET", "/api/log", &key).await.body;
     assert!(log.contains("mine.b") && !log.contains("theirs"), "{log}");
     assert_eq!(ask_with(&server, "GET", "/metrics", &key).await.status, 403);
+}
+
+/// Which topics a consumer reads stands in bodies, and instances outlive the request that made them.
+#[tokio::test]
+async fn no_consumer_reads_for_a_key_what_the_key_may_not() {
+    let mut keys = Keys::new();
+    let (mine, theirs) = (keys.add(&["consume:mine*"], None), keys.add(&["consume:theirs"], None));
+    let log = Arc::new(MemoryLog::new());
+    for topic in ["mine.a", "theirs"] {
+        create(&*log, topic, 1).await;
+        append(&*log, topic, 0, &["1"]).await;
+    }
+    let node = Node::on(&log, |config| config.auth = keys.config());
+    let ask = async |method: &str, path: &str, key: &str, body: &'static str| {
+        let accept = ("accept", "application/vnd.kafka.json.v2+json");
+        let headers = [("x-api-key", key), ("content-type", KAFKA_V2), accept];
+        node.ask(method, &format!("/consumers/g{path}"), &headers, body).await
+    };
+    let made = r#"{"name":"c","format":"json","auto.offset.reset":"earliest"}"#;
+    assert_eq!(ask("POST", "", &mine, made).await.status, 200);
+    let at = "/instances/c";
+    for (path, body, status) in [
+        ("/subscription", r#"{"topics":["theirs"]}"#, 403),
+        ("/subscription", r#"{"topics":["mine.a","theirs"]}"#, 403),
+        ("/subscription", r#"{"topics":["not.there.yet"]}"#, 403),
+        ("/subscription", r#"{"topic_pattern":".*"}"#, 403),
+        ("/assignments", r#"{"partitions":[{"topic":"theirs","partition":0}]}"#, 403),
+        ("/offsets", r#"{"offsets":[{"topic":"theirs","partition":0,"offset":1}]}"#, 403),
+        ("/subscription", r#"{"topics":["mine.a"]}"#, 204),
+    ] {
+        let said = ask("POST", &format!("{at}{path}"), &mine, body).await;
+        assert_eq!(said.status, status, "{path} {body}: {}", said.body);
+        assert!(status != 403 || said.body.starts_with(r#"{"error_code":40301,"#), "{}", said.body);
+    }
+    let asked = r#"{"partitions":[{"topic":"theirs","partition":0}]}"#;
+    assert_eq!(ask("GET", &format!("{at}/offsets"), &mine, asked).await.status, 403);
+    for (method, path) in [
+        ("GET", "/records"),
+        ("GET", "/subscription"),
+        ("GET", "/assignments"),
+        ("DELETE", "/subscription"),
+        ("DELETE", ""),
+    ] {
+        assert_eq!(ask(method, &format!("{at}{path}"), &theirs, "").await.status, 403, "{method} {path}");
+    }
+    let read = ask("GET", &format!("{at}/records?timeout=1"), &mine, "").await;
+    assert_eq!(read.status, 200, "{}", read.body);
+    assert!(read.body.contains("mine.a") && !read.body.contains("theirs"), "{}", read.body);
+    assert_eq!(ask("DELETE", at, &mine, "").await.status, 204);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use model::{
     Answer, Bounds, Dedup, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Query, QueryError, Record,
-    Scope, StoredRecord, StreamDef, TopicName, TopicPartition, ViewDef,
+    Scope, StoredRecord, StreamDef, TopicChange, TopicName, TopicPartition, ViewDef,
     config::Config,
     query::{Ask, Boundary, RowFormat},
 };
@@ -47,12 +47,17 @@ impl EventLog for CountingLog {
         Ok(LogDescription { id: LogId { epoch: 3, ..LogId::NONE }, topics })
     }
 
-    async fn create_topic(&self, topic: &TopicName, n_partitions: u32) -> Result<(), LogError> {
+    async fn change_topic(&self, topic: &TopicName, change: TopicChange) -> Result<(), LogError> {
         let mut ends = self.ends.lock().expect("no test panics with the lock");
-        if ends.contains_key(topic) {
-            return Err(LogError::TopicExists(topic.clone()));
+        match change {
+            TopicChange::Create { .. } if ends.contains_key(topic) => {
+                return Err(LogError::TopicExists(topic.clone()));
+            }
+            TopicChange::Create { n_partitions } | TopicChange::Grow { n_partitions } => {
+                ends.entry(topic.clone()).or_default().resize(n_partitions as usize, 0);
+            }
+            TopicChange::Delete => drop(ends.remove(topic)),
         }
-        ends.insert(topic.clone(), vec![0; n_partitions as usize]);
         Ok(())
     }
 

@@ -13,8 +13,8 @@ use std::{
 
 use async_trait::async_trait;
 use model::{
-    Bounds, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, Stop, StoredRecord, TopicName,
-    TopicPartition,
+    Bounds, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, Stop, StoredRecord, TopicChange,
+    TopicName, TopicPartition,
     config::{Config, DriverConfig},
 };
 use server::{Services, auth::Auth, listener, metrics::Metrics, orchestrator::Driver, router};
@@ -98,12 +98,17 @@ impl EventLog for TestLog {
         Ok(LogDescription { id: LogId::NONE, topics })
     }
 
-    async fn create_topic(&self, topic: &TopicName, n_partitions: u32) -> Result<(), LogError> {
+    async fn change_topic(&self, topic: &TopicName, change: TopicChange) -> Result<(), LogError> {
         let mut topics = self.topics.lock().unwrap();
-        if topics.contains_key(topic) {
-            return Err(LogError::TopicExists(topic.clone()));
+        match change {
+            TopicChange::Create { .. } if topics.contains_key(topic) => {
+                return Err(LogError::TopicExists(topic.clone()));
+            }
+            TopicChange::Create { n_partitions } | TopicChange::Grow { n_partitions } => {
+                topics.entry(topic.clone()).or_default().resize(n_partitions as usize, Vec::new());
+            }
+            TopicChange::Delete => drop(topics.remove(topic)),
         }
-        topics.insert(topic.clone(), vec![Vec::new(); n_partitions as usize]);
         Ok(())
     }
 
@@ -117,7 +122,10 @@ impl EventLog for TestLog {
             return Err(error);
         }
         let mut topics = self.topics.lock().unwrap();
-        let stored = &mut topics.get_mut(&partition.topic).unwrap()[partition.partition as usize];
+        let of_topic = topics.get_mut(&partition.topic);
+        let of_topic = of_topic.ok_or_else(|| LogError::UnknownTopic(partition.topic.clone()))?;
+        let stored = of_topic.get_mut(partition.partition as usize);
+        let stored = stored.ok_or_else(|| LogError::UnknownPartition(partition.clone()))?;
         let start = Offset(stored.len() as u64);
         let end = start.plus(records.len());
         stored.extend(records);
@@ -204,10 +212,10 @@ impl Server {
 pub(crate) const JSON: &str = "application/vnd.kafka.json.v2+json";
 pub(crate) const BINARY: &str = "application/vnd.kafka.binary.v2+json";
 
-pub(crate) fn services(log: Arc<TestLog>, config: Config) -> Services {
+pub(crate) fn services(log: Arc<impl EventLog + 'static>, config: Config) -> Services {
     let metrics = Arc::new(Metrics::new());
     Services {
-        tasks: handle(&config.driver, &log, metrics.clone()),
+        tasks: handle(&config.driver, &*log, metrics.clone()),
         log,
         query: None,
         ingest: true,
@@ -218,7 +226,7 @@ pub(crate) fn services(log: Arc<TestLog>, config: Config) -> Services {
     }
 }
 
-fn handle(config: &DriverConfig, log: &TestLog, metrics: Arc<Metrics>) -> server::orchestrator::Handle {
+fn handle(config: &DriverConfig, log: &impl EventLog, metrics: Arc<Metrics>) -> server::orchestrator::Handle {
     Driver::new(config, log.moved(), metrics).handle()
 }
 

@@ -3,9 +3,11 @@
 
 mod fakes;
 mod harness;
+mod node;
 
 mod api;
 pub(crate) mod auth;
+mod consumers;
 mod gateway;
 mod hostile;
 mod kafka_rest;

@@ -19,8 +19,15 @@ impl Format {
     /// None for a media type that is not taken, and where none is given.
     pub(super) fn of(headers: &HeaderMap, strict: bool) -> Option<Self> {
         let media_type = without_parameters(headers.get(header::CONTENT_TYPE)?.as_bytes());
+        if !strict && media_type.eq_ignore_ascii_case(b"application/json") {
+            return Some(Self::Json);
+        }
+        Self::named(media_type)
+    }
+
+    fn named(media_type: &[u8]) -> Option<Self> {
         let is = |name: &str| media_type.eq_ignore_ascii_case(name.as_bytes());
-        if is("application/vnd.kafka.json.v2+json") || (!strict && is("application/json")) {
+        if is("application/vnd.kafka.json.v2+json") {
             Some(Self::Json)
         } else if is("application/vnd.kafka.binary.v2+json") {
             Some(Self::Binary)
@@ -36,6 +43,64 @@ impl Format {
     }
 }
 
+/// What a client accepts for records: its own choice, or whatever the instance has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Format(Format),
+    /// `application/vnd.kafka.v2+json`, which means the binary format.
+    Unnamed,
+    /// Anything, in the type that the format has.
+    Any,
+    /// Anything, as `application/json`.
+    PlainJson,
+}
+
+/// The best of what is accepted; None when that is nothing that there is. Strictly, anything means
+/// the binary format, as with Confluent's proxy, and plain JSON is not there.
+pub(super) fn wanted(headers: &HeaderMap, strict: bool) -> Option<Wanted> {
+    let mut best = None;
+    let values = headers.get_all(header::ACCEPT).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    let mut n_values = 0;
+    for accepted in values.filter(|value| !value.trim_ascii().is_empty()) {
+        n_values += 1;
+        let Some(wanted) = one_wanted(without_parameters(accepted), strict) else { continue };
+        let quality = quality(accepted);
+        if quality > 0 && best.is_none_or(|(_, of_best)| quality > of_best) {
+            best = Some((wanted, quality));
+        }
+    }
+    let anything = if strict { Wanted::Unnamed } else { Wanted::Any };
+    if n_values == 0 { Some(anything) } else { best.map(|(wanted, _)| wanted) }
+}
+
+fn one_wanted(media_type: &[u8], strict: bool) -> Option<Wanted> {
+    let is = |name: &str| media_type.eq_ignore_ascii_case(name.as_bytes());
+    if is("*/*") || is("application/*") {
+        return Some(if strict { Wanted::Unnamed } else { Wanted::Any });
+    }
+    if is("application/vnd.kafka.v2+json") {
+        return Some(Wanted::Unnamed);
+    }
+    if is("application/json") {
+        return (!strict).then_some(Wanted::PlainJson);
+    }
+    Format::named(media_type).map(Wanted::Format)
+}
+
+/// In thousandths.
+fn quality(accepted: &[u8]) -> u32 {
+    let parameters = accepted.split(|b| *b == b';').skip(1).filter_map(|p| std::str::from_utf8(p).ok());
+    let given = parameters.filter_map(|p| p.trim().strip_prefix("q=")?.parse::<f32>().ok()).next();
+    (given.unwrap_or(1.0).clamp(0.0, 1.0) * 1000.0) as u32
+}
+
+/// Whether a consumer's call may have a body of this type.
+pub(super) fn is_for_consumers(headers: &HeaderMap, strict: bool) -> bool {
+    let Some(content_type) = headers.get(header::CONTENT_TYPE) else { return false };
+    let media_type = without_parameters(content_type.as_bytes());
+    media_type.eq_ignore_ascii_case(KAFKA_JSON.as_bytes()) || Format::of(headers, strict).is_some()
+}
+
 /// `application/json` for those who accept only that, the proxy's own type for all others.
 pub(super) fn answer_type(headers: &HeaderMap) -> HeaderValue {
     let mut accepts = headers.get_all(header::ACCEPT).iter().peekable();
@@ -44,6 +109,14 @@ pub(super) fn answer_type(headers: &HeaderMap) -> HeaderValue {
             .flat_map(|value| value.as_bytes().split(|b| *b == b','))
             .all(|accepted| without_parameters(accepted).eq_ignore_ascii_case(b"application/json"));
     if accepts_only_json { HeaderValue::from_static("application/json") } else { KAFKA_JSON }
+}
+
+/// The media type of records in a format.
+pub(super) fn records_type(format: Format) -> HeaderValue {
+    HeaderValue::from_static(match format {
+        Format::Json => "application/vnd.kafka.json.v2+json",
+        Format::Binary | Format::Schema(_) => "application/vnd.kafka.binary.v2+json",
+    })
 }
 
 fn without_parameters(media_type: &[u8]) -> &[u8] {

@@ -30,7 +30,7 @@ pub(super) async fn brokers(headers: HeaderMap) -> Response {
 pub(super) async fn topics(State(doors): State<Arc<Doors>>, extensions: Extensions, headers: HeaderMap) -> Response {
     let caller = Caller::of(&extensions, &doors.services.auth);
     let description = doors.services.log.describe().await;
-    let seen = |topic: &TopicName| caller.may(Action::Describe, topic.as_str());
+    let seen = |topic: &TopicName| !topic.is_internal() && caller.may(Action::Describe, topic.as_str());
     let names = description.map(|d| Value::from_iter(d.topics.into_keys().filter(seen).map(String::from)).to_string());
     answered(&headers, names.map_err(|e| KafkaError::of_log(&e)))
 }

@@ -357,20 +357,23 @@ fn headers(i: usize, raw: &RawValue) -> Result<Vec<Header>, KafkaError> {
     raw.into_iter().map(header).collect()
 }
 
-/// Milliseconds since 1970, or RFC 3339.
 fn timestamp(i: usize, raw: &RawValue) -> Result<Timestamp, KafkaError> {
-    let json = raw.get();
+    timestamp_of(raw.get()).ok_or_else(|| {
+        KafkaError::bad_request(format!(
+            "records[{i}].timestamp is neither milliseconds since 1970 nor an RFC 3339 time (was {})",
+            shortened(raw.get())
+        ))
+    })
+}
+
+/// Milliseconds since 1970, or RFC 3339.
+pub(super) fn timestamp_of(json: &str) -> Option<Timestamp> {
     let milliseconds = json.parse::<i64>().ok().filter(|ms| *ms >= 0);
     let from_text = || {
         let text: String = serde_json::from_str(json).ok()?;
         Some(DateTime::parse_from_rfc3339(&text).ok()?.timestamp_millis())
     };
-    milliseconds.or_else(from_text).map(Timestamp).ok_or_else(|| {
-        KafkaError::bad_request(format!(
-            "records[{i}].timestamp is neither milliseconds since 1970 nor an RFC 3339 time (was {})",
-            shortened(json)
-        ))
-    })
+    milliseconds.or_else(from_text).map(Timestamp)
 }
 
 /// Positions inside a part of the body would mislead.
