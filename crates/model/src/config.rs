@@ -86,6 +86,8 @@ pub enum AuthMode {
 pub struct IngestConfig {
     pub max_body_bytes: usize,
     pub max_records_per_request: usize,
+    pub max_batch_entries: usize,
+    pub max_stream_ms: u64,
     pub max_record_bytes: usize,
     pub max_json_depth: usize,
     pub max_inflight_bytes: usize,
@@ -245,6 +247,7 @@ impl Config {
             ("auth.max_failures_per_minute", self.auth.max_failures_per_minute as usize),
             ("ingest.max_body_bytes", self.ingest.max_body_bytes),
             ("ingest.max_records_per_request", self.ingest.max_records_per_request),
+            ("ingest.max_batch_entries", self.ingest.max_batch_entries),
             ("ingest.max_record_bytes", self.ingest.max_record_bytes),
             ("ingest.max_json_depth", self.ingest.max_json_depth),
             ("ingest.default_partitions", self.ingest.default_partitions as usize),

@@ -90,6 +90,19 @@ impl KafkaError {
         Self::new(StatusCode::NOT_FOUND, 40402, "unknown_partition", "Partition not found.")
     }
 
+    pub fn topic_exists(name: &str) -> Self {
+        Self::invalid_topic(format!("Topic '{name}' already exists."))
+    }
+
+    pub fn payload_error(what: &str) -> Self {
+        Self::unprocessable(42206, format!("Payload error. {what}"))
+    }
+
+    /// Of a setting that is not there, or of something else that has a name.
+    pub fn nothing_called(what: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::NOT_FOUND, 404, "not_found", format!("{what} cannot be found."))
+    }
+
     /// What Confluent's proxy has answered to a GET of an unknown topic since version 6.
     pub fn not_hosted() -> Self {
         Self::new(StatusCode::NOT_FOUND, 40403, "unknown_topic", "This server does not host this topic-partition.")
@@ -104,14 +117,6 @@ impl KafkaError {
     /// Unknown, or not asked anything for longer than `consumers.instance_retention_ms`.
     pub fn instance_not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, 40403, "unknown_instance", "Consumer instance not found.")
-    }
-
-    pub fn cluster_not_found(id: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, 404, "unknown_cluster", format!("Cluster {id} cannot be found."))
-    }
-
-    pub fn group_not_found(group: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, 404, "unknown_group", format!("Consumer Group {group} could not be found."))
     }
 
     pub fn not_acceptable() -> Self {

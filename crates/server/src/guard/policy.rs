@@ -34,7 +34,7 @@ use self::{
 const SOME_CONSUME: Demand = May(Consume, On::Some);
 
 /// Methods, template, demand. GET stands for HEAD too; `*` for every method.
-const ROUTES: [(&str, &str, Demand); 57] = [
+const ROUTES: [(&str, &str, Demand); 60] = [
     ("GET", "/healthz", Nothing),
     ("GET", "/readyz", Nothing),
     ("GET", "/", Key),
@@ -72,11 +72,13 @@ const ROUTES: [(&str, &str, Demand); 57] = [
     ("GET POST", "/consumers/{}/instances/{}/offsets", SOME_CONSUME),
     ("GET", "/v3/clusters", Key),
     ("GET", "/v3/clusters/{}", Key),
+    ("GET", "/v3/clusters/{}/brokers", Key),
     ("GET", "/v3/clusters/{}/topics", May(Describe, On::Some)),
     ("POST", "/v3/clusters/{}/topics", May(Admin, On::Some)),
     ("GET", "/v3/clusters/{}/topics/{name}", May(Describe, Name)),
     ("PATCH DELETE", "/v3/clusters/{}/topics/{name}", May(Admin, Name)),
     ("GET", "/v3/clusters/{}/topics/{name}/configs", May(Describe, Name)),
+    ("GET", "/v3/clusters/{}/topics/{name}/configs/{}", May(Describe, Name)),
     ("POST", "/v3/clusters/{}/topics/{name}/configs:alter", May(Admin, Name)),
     ("GET", "/v3/clusters/{}/topics/{name}/partitions", May(Describe, Name)),
     ("GET", "/v3/clusters/{}/topics/{name}/partitions/{}", May(Describe, Name)),
@@ -84,6 +86,7 @@ const ROUTES: [(&str, &str, Demand); 57] = [
     ("POST", "/v3/clusters/{}/topics/{name}/records:batch", May(Produce, Name)),
     ("GET", "/v3/clusters/{}/consumer-groups", SOME_CONSUME),
     ("GET", "/v3/clusters/{}/consumer-groups/{}", SOME_CONSUME),
+    ("GET", "/v3/clusters/{}/consumer-groups/{}/consumers", SOME_CONSUME),
     ("GET", "/v3/clusters/{}/consumer-groups/{}/lag-summary", SOME_CONSUME),
     ("GET", "/v3/clusters/{}/consumer-groups/{}/lags", SOME_CONSUME),
     ("GET", "/streams", May(Describe, On::Some)),

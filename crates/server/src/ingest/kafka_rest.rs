@@ -9,6 +9,7 @@ mod consumers;
 mod media;
 mod metadata;
 mod records;
+mod v3;
 
 use std::{fmt::Write, sync::Arc};
 
@@ -37,6 +38,7 @@ pub(super) fn routes() -> Router<Arc<Doors>> {
         .route("/topics/{topic}/partitions/{partition}", get(metadata::partition).post(produce_to_partition))
         .route("/topics/{topic}/partitions/{partition}/offsets", get(metadata::offsets))
         .merge(consumers::routes())
+        .merge(v3::routes())
 }
 
 async fn produce(

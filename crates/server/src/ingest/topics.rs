@@ -119,6 +119,39 @@ impl Topics {
         self.look_up(name).await?.0.ok_or_else(KafkaError::topic_not_found)
     }
 
+    /// Creates a topic that is not there yet, with so many partitions, or only says whether it could.
+    pub(super) async fn create_new(&self, name: &TopicName, n_partitions: u32, really: bool) -> Result<(), KafkaError> {
+        self.check_count(n_partitions)?;
+        let _creating = self.creating.lock().await;
+        let limit = self.config.max_topics;
+        match self.look_up(name).await? {
+            (Some(_), _) => return Err(KafkaError::topic_exists(name.as_str())),
+            (None, n_topics) if n_topics >= limit => {
+                let message = format!("topic {name} was not created: there are {limit} already (ingest.max_topics)");
+                return Err(KafkaError::invalid_topic(message));
+            }
+            _ if !really => return Ok(()),
+            _ => {}
+        }
+        let created = self.change(name, TopicChange::Create { n_partitions }).await;
+        created.map_err(|e| match e {
+            LogError::TopicExists(_) => KafkaError::topic_exists(name.as_str()),
+            e => KafkaError::of_log(&e),
+        })
+    }
+
+    /// Whether a topic may have so many partitions.
+    pub(super) fn check_count(&self, n_partitions: u32) -> Result<(), KafkaError> {
+        let limit = self.config.max_partitions_per_topic;
+        match n_partitions {
+            0 => Err(KafkaError::invalid_topic("Number of partitions was set to an invalid non-positive value.")),
+            n if n > limit => Err(KafkaError::invalid_topic(format!(
+                "a topic of {n} partitions is too large, {limit} are allowed (ingest.max_partitions_per_topic)"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Changes the topic in the log, and no longer counts on what was known of it.
     pub(super) async fn change(&self, name: &TopicName, change: TopicChange) -> Result<(), LogError> {
         let changed = self.log.change_topic(name, change).await;

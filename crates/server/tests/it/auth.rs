@@ -399,6 +399,28 @@ async fn no_consumer_reads_for_a_key_what_the_key_may_not() {
 }
 
 #[tokio::test]
+async fn version_three_creates_and_shows_what_the_key_may_alone() {
+    let mut keys = Keys::new();
+    let key = keys.add(&["admin,describe,consume:mine*"], None);
+    let log = Arc::new(MemoryLog::new());
+    create(&*log, "theirs", 1).await;
+    let node = Node::on(&log, |config| config.auth = keys.config());
+    let ask = async |method: &str, path: &str, body: &'static str| {
+        let headers = [("x-api-key", key.as_str()), ("content-type", "application/json")];
+        node.ask(method, path, &headers, body).await
+    };
+    let cluster = ask("GET", "/v3/clusters", "").await.json()["data"][0]["cluster_id"].as_str().unwrap().to_owned();
+    let topics = format!("/v3/clusters/{cluster}/topics");
+    assert_eq!(ask("POST", &topics, r#"{"topic_name":"other"}"#).await.status, 403);
+    assert_eq!(ask("POST", &topics, r#"{"topic_name":"mine.a"}"#).await.status, 201);
+    let shown = ask("GET", &topics, "").await.body;
+    assert!(shown.contains("mine.a") && !shown.contains("theirs"), "{shown}");
+    assert_eq!(ask("DELETE", &format!("{topics}/theirs"), "").await.status, 403);
+    assert_eq!(ask("PATCH", &format!("{topics}/theirs"), r#"{"partitions_count":2}"#).await.status, 403);
+    assert_eq!(ask("DELETE", &format!("{topics}/mine.a"), "").await.status, 204);
+}
+
+#[tokio::test]
 async fn names_are_compared_as_the_doors_read_them() {
     let mut keys = Keys::new();
     let key = keys.add(&["produce:mine*"], None);

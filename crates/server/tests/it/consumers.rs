@@ -151,7 +151,7 @@ async fn every_error_has_its_code_and_its_words() {
         (r#"{"auto.offset.reset":"first"}"#, 422, 42204, reset),
         (r#"{"auto.commit.enable":"x"}"#, 422, 42204, commit),
         (r#"{"fetch.min.bytes":-2}"#, 422, 40001, constraint),
-        (r#"{"fetch.min.bytes":"x"}"#, 400, 400, "fetch.min.bytes: not a whole number at line 1 column 22"),
+        (r#"{"fetch.min.bytes":"x"}"#, 400, 400, "fetch.min.bytes: not a whole number at line 1 column 23"),
         (r#"{"name":["c"]}"#, 400, 400, "name: invalid type: sequence, expected a string at line 1 column 8"),
         ("{", 400, 400, "EOF while parsing an object at line 1 column 1"),
         (

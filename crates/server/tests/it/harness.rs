@@ -300,6 +300,17 @@ impl Client {
         Reply { status, headers: lines.filter_map(header).collect(), body: String::new() }
     }
 
+    /// Returns when this has come; what came up to it is taken.
+    pub(crate) async fn until(&mut self, text: &str) {
+        loop {
+            if let Some(at) = self.received.windows(text.len()).position(|w| w == text.as_bytes()) {
+                self.received.drain(..at + text.len());
+                return;
+            }
+            assert!(self.receive().await > 0, "the connection was closed before {text:?}");
+        }
+    }
+
     /// Whatever comes until the server closes the connection.
     pub(crate) async fn rest(&mut self) -> String {
         String::from_utf8(self.rest_bytes().await).unwrap()

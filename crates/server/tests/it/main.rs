@@ -18,3 +18,4 @@ mod orchestrator;
 mod overload;
 mod pin;
 mod tls;
+mod v3;

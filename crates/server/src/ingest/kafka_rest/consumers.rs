@@ -23,7 +23,7 @@ use model::{EventLog, Offset, Timestamp, TopicName, TopicPartition};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-pub(super) use self::requests::{parse, topic};
+pub(super) use self::requests::parse;
 use self::{
     reading::Question,
     requests::{CreateRequest, OffsetsRequest, PartitionsRequest, SubscribeRequest, check_name, parse_needed},

@@ -7,8 +7,8 @@ use axum::{
     response::Response,
 };
 use http::{Extensions, HeaderMap};
-use model::{TopicName, TopicPartition};
-use serde_json::{Value, json};
+use model::{TopicName, TopicPartition, config::Config};
+use serde_json::{Map, Value, json};
 
 use super::answered;
 use crate::{
@@ -77,18 +77,24 @@ impl Doors {
     }
 }
 
-/// Written by hand: the fields stand in Confluent's order.
-fn topic_json(doors: &Doors, topic: &Topic) -> String {
-    let config = &doors.services.config;
+/// What Kafka calls the settings that all topics share.
+pub(super) fn topic_settings(config: &Config) -> [(&'static str, String); 5] {
     // Kafka says -1 where nothing is deleted for that reason.
     let unless_zero = |limit: u64| if limit == 0 { "-1".to_owned() } else { limit.to_string() };
-    let configs = json!({
-        "cleanup.policy": "delete",
-        "max.message.bytes": config.ingest.max_record_bytes.to_string(),
-        "retention.bytes": unless_zero(config.log.retention_bytes),
-        "retention.ms": unless_zero(config.log.retention_ms),
-        "segment.bytes": config.log.segment_bytes.to_string(),
-    });
+    [
+        ("cleanup.policy", "delete".to_owned()),
+        ("max.message.bytes", config.ingest.max_record_bytes.to_string()),
+        ("retention.bytes", unless_zero(config.log.retention_bytes)),
+        ("retention.ms", unless_zero(config.log.retention_ms)),
+        ("segment.bytes", config.log.segment_bytes.to_string()),
+    ]
+}
+
+/// Written by hand: the fields stand in Confluent's order.
+fn topic_json(doors: &Doors, topic: &Topic) -> String {
+    let settings = topic_settings(&doors.services.config).into_iter();
+    let configs: Value =
+        settings.map(|(name, value)| (name.to_owned(), Value::from(value))).collect::<Map<_, _>>().into();
     format!(r#"{{"name":"{}","configs":{configs},"partitions":{}}}"#, topic.name, partitions_json(topic))
 }
 

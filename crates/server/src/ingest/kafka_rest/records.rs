@@ -289,7 +289,7 @@ impl Reader<'_> {
         let record = Record {
             key: self.data(i, "key", raw.key, compactor)?,
             value: self.data(i, "value", raw.value, compactor)?,
-            headers: raw.headers.map_or(Ok(Vec::new()), |raw| headers(i, raw))?,
+            headers: raw.headers.map_or(Ok(Vec::new()), |raw| headers(&format!("records[{i}].headers"), raw))?,
             timestamp: raw.timestamp.map_or(Ok(self.now), |raw| timestamp(i, raw))?,
         };
         let (size_bytes, limit_bytes) = (record.size_bytes(), self.config.max_record_bytes);
@@ -327,7 +327,7 @@ fn partition(i: usize, partition: i64) -> Result<u32, KafkaError> {
     u32::try_from(partition).map_err(|_| KafkaError::partition_not_found())
 }
 
-fn base64(raw: &RawValue) -> Result<Bytes, KafkaError> {
+pub(super) fn base64(raw: &RawValue) -> Result<Bytes, KafkaError> {
     let json = raw.get();
     let Some(inner) = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
         return Err(KafkaError::not_base64(&shortened(json)));
@@ -342,7 +342,7 @@ fn base64(raw: &RawValue) -> Result<Bytes, KafkaError> {
 }
 
 /// `[{"name": "…", "value": "<base64>"}]`; Strimzi's bridge says `key` for `name`.
-fn headers(i: usize, raw: &RawValue) -> Result<Vec<Header>, KafkaError> {
+pub(super) fn headers(place: &str, raw: &RawValue) -> Result<Vec<Header>, KafkaError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct RawHeader<'a> {
@@ -352,7 +352,7 @@ fn headers(i: usize, raw: &RawValue) -> Result<Vec<Header>, KafkaError> {
         value: Option<&'a RawValue>,
     }
     let raw: Vec<RawHeader<'_>> = serde_json::from_str(raw.get())
-        .map_err(|e| KafkaError::bad_request(format!("records[{i}].headers: {}", without_position(&e))))?;
+        .map_err(|e| KafkaError::bad_request(format!("{place}: {}", without_position(&e))))?;
     let header = |h: RawHeader<'_>| Ok(Header { key: h.name, value: h.value.map(base64).transpose()? });
     raw.into_iter().map(header).collect()
 }
@@ -377,7 +377,7 @@ pub(super) fn timestamp_of(json: &str) -> Option<Timestamp> {
 }
 
 /// Positions inside a part of the body would mislead.
-fn without_position(error: &serde_json::Error) -> String {
+pub(super) fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
 }

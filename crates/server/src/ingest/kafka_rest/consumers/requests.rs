@@ -4,10 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Offset, Timestamp, TopicName, TopicPartition, config::ConsumersConfig, position::InvalidTopicName};
-use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeOwned, Error as _},
-};
+use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
 use super::super::records::timestamp_of;
@@ -26,7 +23,7 @@ const MAX_METADATA_BYTES: usize = 4096;
 const MIN_BYTES: std::ops::RangeInclusive<i64> = -1..=10_000_000;
 
 /// The body, or what is wrong with which field.
-pub(in crate::ingest::kafka_rest) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, KafkaError> {
+pub(in crate::ingest::kafka_rest) fn parse<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, KafkaError> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize(&mut json).map_err(|e| {
         let path = e.path().to_string();
@@ -34,7 +31,7 @@ pub(in crate::ingest::kafka_rest) fn parse<T: DeserializeOwned>(body: &[u8]) -> 
         let unknown = text.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
         match unknown {
             Some((field, _)) => KafkaError::unrecognized_field(&shortened(field)),
-            None if path == "." => KafkaError::bad_request(text),
+            None if path == "." || path == "?" => KafkaError::bad_request(text),
             None => KafkaError::bad_request(format!("{path}: {text}")),
         }
     })?;
@@ -43,7 +40,7 @@ pub(in crate::ingest::kafka_rest) fn parse<T: DeserializeOwned>(body: &[u8]) -> 
 }
 
 /// The body of a call that needs one.
-pub(super) fn parse_needed<T: DeserializeOwned>(body: &[u8]) -> Result<T, KafkaError> {
+pub(super) fn parse_needed<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, KafkaError> {
     if body.is_empty() {
         return Err(KafkaError::unprocessable(422, "the request body must not be null (was null)"));
     }
@@ -182,7 +179,7 @@ impl SubscribeRequest {
 }
 
 /// A topic that clients may know of.
-pub(in crate::ingest::kafka_rest) fn topic(name: &str) -> Result<TopicName, KafkaError> {
+fn topic(name: &str) -> Result<TopicName, KafkaError> {
     let topic: TopicName = name.parse().map_err(|e: InvalidTopicName| KafkaError::invalid_topic(e.to_string()))?;
     if topic.is_internal() {
         return Err(KafkaError::invalid_topic(format!("topic {topic} is internal")));
