@@ -174,7 +174,9 @@ async fn checkpoints(folder: &DataFolder, config: &Config) -> Result<Rows> {
     if folder.log().is_dir() {
         let report = inspect::describe(&folder.log(), Depth::Quick)?;
         log = LogId { id: report.id, epoch: report.epoch };
-        bounds.extend(report.partitions.into_iter().map(|p| (p.partition, Some(p.bounds))));
+        // No layer takes internal topics.
+        let taken = report.partitions.into_iter().filter(|p| !p.partition.topic.is_internal());
+        bounds.extend(taken.map(|p| (p.partition, Some(p.bounds))));
     }
     let definitions = data::definitions(config).await?;
     let tables = folder.open_tables(config)?;

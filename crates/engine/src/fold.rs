@@ -2,11 +2,21 @@
 //! and which earlier rows they are joined with.
 //!
 //! What came before a fold began is in tables, and is asked for by name or by join key when a
-//! row needs it; what came since is kept. A row that comes later but stands before one of the
-//! same name, and says something else, changes what was counted already: then the fold ends.
+//! row needs it. What came since is kept, in generations: once the tables have the oldest, it
+//! becomes part of the past, and of it only hashes are kept, on disk. A row that comes later but
+//! stands before one of the same name, and says something else, changes what was counted
+//! already: then the fold ends.
+
+mod sorted;
+
+mod held;
+
+mod known;
+
+mod past;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     hash::BuildHasherDefault,
     sync::Arc,
 };
@@ -14,49 +24,71 @@ use std::{
 use anyhow::{Context, Result};
 use datafusion::{
     arrow::{
-        array::{ArrayRef, AsArray, BooleanArray, RecordBatch},
+        array::{BooleanArray, RecordBatch},
         compute::{self, interleave_record_batch},
         datatypes::SchemaRef,
     },
-    catalog::{MemTable, TableProvider},
-    common::JoinType,
-    prelude::{Column, Expr, SessionContext},
+    catalog::TableProvider,
+    prelude::SessionContext,
 };
-use futures::TryStreamExt;
-use model::Checkpoint;
+use model::{Offset, TopicPartition};
 
-use crate::{
-    identity::{ByName, NameHash, NameHasher, Place, Sources, Unhashed},
-    relation::below,
+pub use self::past::{Keys, Past};
+use self::{
+    held::{Held, Kept, let_go},
+    sorted::Sorted,
 };
+use crate::identity::{NameHasher, Place, Sources, Unhashed};
 
-type NameSet = HashSet<NameHash, BuildHasherDefault<Unhashed>>;
+type ByHash<V> = HashMap<u64, V, BuildHasherDefault<Unhashed>>;
+type Hashes = HashSet<u64, BuildHasherDefault<Unhashed>>;
 
 /// What the fold keeps of a row by its name: hash, place, what it says, and the map's own.
-const BYTES_PER_NAME: usize = 80;
-/// The same by its join key.
-const BYTES_PER_KEY: usize = 64;
-/// A batch of fewer rows is small, and so many small ones become one.
-const SMALL_ROWS: usize = 4096;
-const MAX_SMALL: usize = 64;
+const BYTES_PER_NAME: usize = 40;
 
 /// Streams whose rows are folded.
 pub struct Fold {
     hasher: NameHasher,
     streams: BTreeMap<String, Folded>,
+    /// How far the closed generations of every stream reach, the oldest first.
+    closed: VecDeque<Through>,
 }
 
 /// A stream as a fold knows it.
 struct Folded {
     how: StreamFold,
     sources: Sources,
-    names: ByName<Entry>,
-    /// Join keys that the past was asked for.
-    asked: NameSet,
-    /// Rows that count, by join key: which batch, which row.
-    joined: ByName<Vec<(usize, usize)>>,
-    rows: Vec<RecordBatch>,
-    n_bytes: usize,
+    /// What was asked of the past, since it became what it is.
+    found: Found,
+    /// Those that are closed, the oldest first.
+    closed: VecDeque<Closed>,
+    open: Generation,
+}
+
+/// Rows that came one after the other.
+#[derive(Default)]
+struct Generation {
+    /// The offset after its last row, by the number of the partition.
+    ends: Vec<u64>,
+    names: ByHash<Entry>,
+    /// Those that count, if they are joined.
+    held: Held,
+}
+
+/// A generation to which nothing is added.
+struct Closed {
+    names: Sorted<Entry>,
+    held: Kept,
+}
+
+/// Rows of the past.
+#[derive(Default)]
+struct Found {
+    names: ByHash<Entry>,
+    /// Join keys that were asked for.
+    asked: Hashes,
+    /// The rows that count and have one of them.
+    held: Held,
 }
 
 /// The first row of a name.
@@ -64,29 +96,12 @@ struct Folded {
 struct Entry {
     place: Place,
     /// The hash of its columns.
-    says: NameHash,
+    says: u64,
 }
 
-/// A stream's rows from before the fold: those of a table below a checkpoint.
-pub struct Past {
-    pub table: Option<Arc<dyn TableProvider>>,
-    pub below: Checkpoint,
-    /// Which names and join keys may be there; without them all may.
-    pub known: Option<Keys>,
-}
-
-/// Hashes of the names and of the join keys of a table.
-#[derive(Default)]
-pub struct Keys {
-    names: Sorted,
-    /// None where the join key is the name.
-    joins: Option<Sorted>,
-}
-
-/// A set of hashes, cut to 64 bits: what is not in it is not there, and what is in it is there but
-/// for one name in a billion billions.
-#[derive(Default)]
-struct Sorted(Vec<u64>);
+/// How far a generation reaches: of every partition it has rows below these offsets only, and those
+/// that come later have none.
+pub type Through = BTreeMap<TopicPartition, Offset>;
 
 /// What rows change: those that count now, and those that counted before with which they are
 /// joined, by stream.
@@ -113,33 +128,46 @@ pub struct StreamFold {
 impl Fold {
     /// Begins where the pasts end. The hasher is the one that their keys were hashed by.
     pub fn begin(hasher: NameHasher, streams: Vec<StreamFold>) -> Self {
-        let folded = |s: StreamFold| {
-            let name = s.name.clone();
-            let folded = Folded {
-                how: s,
-                sources: Sources::default(),
-                names: ByName::default(),
-                asked: NameSet::default(),
-                joined: ByName::default(),
-                rows: Vec::new(),
-                n_bytes: 0,
-            };
-            (name, folded)
-        };
-        Self { hasher, streams: streams.into_iter().map(folded).collect() }
+        let folded = |s: StreamFold| (s.name.clone(), Folded::begin(s));
+        Self { hasher, streams: streams.into_iter().map(folded).collect(), closed: VecDeque::new() }
     }
 
-    /// Bytes that it takes.
+    /// Bytes that it takes in memory.
     pub fn size_bytes(&self) -> usize {
-        let size =
-            |s: &Folded| {
-                let past =
-                    s.how.past.known.as_ref().map_or(0, |k| {
-                        8 * (k.names.0.capacity() + k.joins.as_ref().map_or(0, |joins| joins.0.capacity()))
-                    });
-                past + s.n_bytes + s.names.capacity() * BYTES_PER_NAME + s.joined.capacity() * BYTES_PER_KEY
-            };
-        self.streams.values().map(size).sum()
+        self.streams.values().map(Folded::size_bytes).sum()
+    }
+
+    /// Bytes of the rows that came since the last generation was closed.
+    pub fn open_bytes(&self) -> usize {
+        self.streams.values().map(|s| s.open.size_bytes()).sum()
+    }
+
+    /// Closes a generation, unless it has rows beyond what it is said to reach.
+    pub fn close_generation(&mut self, through: Through) {
+        if self.streams.values().all(|s| s.open.is_below(&s.sources, &through)) {
+            self.closed.push_back(through);
+            for stream in self.streams.values_mut() {
+                stream.closed.push_back(std::mem::take(&mut stream.open).close());
+            }
+        }
+    }
+
+    /// How far the closed generations reach and what they take in memory, the oldest first.
+    pub fn closed(&self) -> impl Iterator<Item = (&Through, usize)> {
+        let size = |nth: usize| self.streams.values().map(|s| s.closed[nth].size_bytes()).sum();
+        self.closed.iter().enumerate().map(move |(nth, through)| (through, size(nth)))
+    }
+
+    /// Makes the oldest generations part of the past, whose rows are in these tables from now on.
+    pub fn make_past(&mut self, n_generations: usize, tables: &BTreeMap<String, Arc<dyn TableProvider>>) -> Result<()> {
+        for _ in 0..n_generations {
+            let through = self.closed.pop_front().context("there is such a generation")?;
+            for (name, stream) in &mut self.streams {
+                let table = tables.get(name).with_context(|| format!("no table of stream {name}"))?;
+                stream.make_past(&through, table.clone())?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes in rows of some streams. None if they change what was counted before; the fold
@@ -159,9 +187,9 @@ impl Fold {
             }
             epoch.new.insert(name.clone(), new);
         }
-        let mut wanted: ByName<(usize, usize)> = ByName::default();
+        let mut wanted: ByHash<(usize, usize)> = ByHash::default();
         for (at, batch) in keys.iter().enumerate() {
-            for (row, hash) in self.hasher.hash(batch, &[KEY])?.into_iter().enumerate() {
+            for (row, hash) in self.hasher.short_hashes(batch, &[KEY])?.into_iter().enumerate() {
                 wanted.entry(hash).or_insert((at, row));
             }
         }
@@ -184,6 +212,47 @@ impl Fold {
 const KEY: &str = "key";
 
 impl Folded {
+    fn begin(how: StreamFold) -> Self {
+        Self {
+            how,
+            sources: Sources::default(),
+            found: Found::default(),
+            closed: VecDeque::new(),
+            open: Generation::default(),
+        }
+    }
+
+    fn size_bytes(&self) -> usize {
+        let past = self.how.past.known.as_ref().map_or(0, Keys::size_bytes);
+        let found = self.found.names.capacity() * BYTES_PER_NAME + self.found.held.size_bytes();
+        past + found + self.closed.iter().map(Closed::size_bytes).sum::<usize>() + self.open.size_bytes()
+    }
+
+    /// The first row of a name, as far as it is in memory.
+    fn entry(&self, name: u64) -> Option<Entry> {
+        self.recent_entry(name).or_else(|| self.found.names.get(&name).copied())
+    }
+
+    /// The first row of a name, if it is none of the past.
+    fn recent_entry(&self, name: u64) -> Option<Entry> {
+        self.open.names.get(&name).copied().or_else(|| self.closed.iter().find_map(|closed| closed.names.get(name)))
+    }
+
+    /// Makes the oldest generation part of the past.
+    fn make_past(&mut self, through: &Through, table: Arc<dyn TableProvider>) -> Result<()> {
+        let generation = self.closed.pop_front().context("there is such a generation")?;
+        let past = &mut self.how.past;
+        past.table = Some(table);
+        let own = through.iter().filter(|(partition, _)| self.sources.has(partition));
+        past.below.next.extend(own.map(|(partition, offset)| (partition.clone(), *offset)));
+        if let Some(known) = &mut past.known {
+            known.add(generation.names.hashes().collect(), generation.held.keys().collect())?;
+        }
+        // Rows of that generation would be missing in what was found before.
+        self.found = Found::default();
+        Ok(())
+    }
+
     /// The rows that count beside all others, with the columns that views name. None if one
     /// of them should have counted instead of an earlier one.
     async fn take(
@@ -195,6 +264,7 @@ impl Folded {
         let mut new = Vec::new();
         if self.how.identity.is_empty() {
             for batch in fresh.iter().filter(|b| b.num_rows() > 0) {
+                self.open.reach(&self.sources.places(batch)?);
                 new.push(let_go(&self.narrow(batch)?)?);
             }
             return Ok(Some(new));
@@ -203,11 +273,12 @@ impl Folded {
         let mut named = Vec::new();
         let mut unknown = Vec::new();
         for batch in fresh.iter().filter(|b| b.num_rows() > 0) {
-            let names = hasher.hash(batch, &identity)?;
+            let names = hasher.short_hashes(batch, &identity)?;
             let places = self.sources.places(batch)?;
+            self.open.reach(&places);
             let (mut asks, mut is_replay) = (Vec::with_capacity(names.len()), Vec::with_capacity(names.len()));
             for (name, place) in names.iter().zip(&places) {
-                let may_be_there = !self.names.contains_key(name) && self.how.past.may_name(*name);
+                let may_be_there = self.entry(*name).is_none() && self.how.past.may_name(*name)?;
                 // Behind all of the past it does not matter what the first row of its name says.
                 let is_behind = may_be_there && self.how.past.is_known_to_end_before(&self.sources, *place);
                 asks.push(may_be_there && !is_behind);
@@ -225,10 +296,10 @@ impl Folded {
             let says = self.says(hasher, &own)?;
             let mut counts = Vec::with_capacity(names.len());
             for (((name, place), is_replay), says) in names.into_iter().zip(places).zip(is_replay).zip(says) {
-                match self.names.get(&name) {
+                match self.entry(name) {
                     None if is_replay => counts.push(false),
                     None => {
-                        self.names.insert(name, Entry { place, says });
+                        self.open.names.insert(name, Entry { place, says });
                         counts.push(true);
                     }
                     Some(first) if says == first.says || self.sources.is_before(first.place, place) => {
@@ -247,12 +318,21 @@ impl Folded {
 
     /// Learns from the past which rows are the first of their names.
     async fn learn(&mut self, context: &SessionContext, hasher: &NameHasher, names: Vec<RecordBatch>) -> Result<()> {
+        let n_names: usize = names.iter().map(RecordBatch::num_rows).sum();
+        if n_names == 0 {
+            return Ok(());
+        }
+        tracing::debug!(stream = self.how.name, n_names, "asking the tables for names");
         let identity: Vec<&str> = self.how.identity.iter().map(String::as_str).collect();
         for batch in self.how.past.find(context, names, &self.how.columns).await? {
             let places = self.sources.places(&batch)?;
             let says = self.says(hasher, &self.narrow(&batch)?)?;
-            for ((name, place), says) in hasher.hash(&batch, &identity)?.into_iter().zip(places).zip(says) {
-                let first = self.names.entry(name).or_insert(Entry { place, says });
+            for ((name, place), says) in hasher.short_hashes(&batch, &identity)?.into_iter().zip(places).zip(says) {
+                if self.recent_entry(name).is_some() {
+                    // It was found to count beside the past when it came.
+                    continue;
+                }
+                let first = self.found.names.entry(name).or_insert(Entry { place, says });
                 if self.sources.is_before(place, first.place) {
                     *first = Entry { place, says };
                 }
@@ -267,18 +347,23 @@ impl Folded {
         context: &SessionContext,
         hasher: &NameHasher,
         keys: &[RecordBatch],
-        wanted: &ByName<(usize, usize)>,
+        wanted: &ByHash<(usize, usize)>,
     ) -> Result<()> {
         let Some(join) = self.how.join.clone() else { return Ok(()) };
-        let unasked = wanted.iter().filter(|(key, _)| !self.asked.contains(*key) && self.how.past.may_join(**key));
-        let unasked: Vec<(NameHash, (usize, usize))> = unasked.map(|(key, at)| (*key, *at)).collect();
+        let mut unasked: Vec<(u64, (usize, usize))> = Vec::new();
+        for (key, at) in wanted.iter().filter(|(key, _)| !self.found.asked.contains(*key)) {
+            if self.how.past.may_join(*key)? {
+                unasked.push((*key, *at));
+            }
+        }
         if unasked.is_empty() {
             return Ok(());
         }
         let batches: Vec<&RecordBatch> = keys.iter().collect();
         let asked = interleave_record_batch(&batches, &unasked.iter().map(|(_, at)| *at).collect::<Vec<_>>())?;
         let asked = renamed(&asked, &join)?;
-        self.asked.extend(unasked.iter().map(|(key, _)| *key));
+        self.found.asked.extend(unasked.iter().map(|(key, _)| *key));
+        tracing::debug!(stream = self.how.name, n_keys = asked.num_rows(), "asking the tables for join keys");
         let found = self.how.past.find(context, vec![asked], &self.how.columns).await?;
         if !self.how.identity.is_empty() {
             // A row of the same name but another key may be the first.
@@ -289,62 +374,34 @@ impl Folded {
         for batch in found {
             let own = self.narrow(&batch)?;
             if self.how.identity.is_empty() {
-                self.hold(hasher, own)?;
+                self.found.held.hold(hasher, own, &join)?;
                 continue;
             }
             let identity: Vec<&str> = self.how.identity.iter().map(String::as_str).collect();
             let places = self.sources.places(&batch)?;
-            let names = hasher.hash(&batch, &identity)?;
+            let names = hasher.short_hashes(&batch, &identity)?;
             let counts: BooleanArray = names
                 .iter()
                 .zip(places)
-                .map(|(name, place)| Some(self.names.get(name).is_some_and(|first| first.place == place)))
+                .map(|(name, place)| Some(self.entry(*name).is_some_and(|first| first.place == place)))
                 .collect();
-            self.hold(hasher, compute::filter_record_batch(&own, &counts)?)?;
+            self.found.held.hold(hasher, compute::filter_record_batch(&own, &counts)?, &join)?;
         }
         Ok(())
     }
 
-    /// The rows held that have one of the keys.
-    fn partners<'k>(&self, keys: impl Iterator<Item = &'k NameHash>) -> Result<Vec<RecordBatch>> {
-        let places: Vec<(usize, usize)> = keys.filter_map(|key| self.joined.get(key)).flatten().copied().collect();
-        if places.is_empty() {
-            return Ok(vec![]);
-        }
-        let batches: Vec<&RecordBatch> = self.rows.iter().collect();
-        Ok(vec![interleave_record_batch(&batches, &places)?])
+    /// The rows that count and have one of the keys.
+    fn partners<'k>(&self, keys: impl Iterator<Item = &'k u64> + Clone) -> Result<Vec<RecordBatch>> {
+        let open = [&self.found.held, &self.open.held].map(|held| held.of(keys.clone()));
+        let closed = self.closed.iter().map(|closed| closed.held.of(keys.clone()));
+        open.into_iter().chain(closed).filter_map(Result::transpose).collect()
     }
 
     fn hold(&mut self, hasher: &NameHasher, rows: RecordBatch) -> Result<()> {
-        let Some(join) = self.how.join.as_deref() else { return Ok(()) };
-        if rows.num_rows() == 0 {
-            return Ok(());
+        match &self.how.join {
+            Some(join) => self.open.held.hold(hasher, rows, join),
+            None => Ok(()),
         }
-        for (row, key) in hasher.hash(&rows, &[join])?.into_iter().enumerate() {
-            self.joined.entry(key).or_default().push((self.rows.len(), row));
-        }
-        self.n_bytes += rows.get_array_memory_size();
-        self.rows.push(rows);
-        let n_small = self.rows.iter().rev().take_while(|b| b.num_rows() < SMALL_ROWS).count();
-        if n_small >= MAX_SMALL {
-            self.join_small(hasher, join_of(&self.how)?, self.rows.len() - n_small)?;
-        }
-        Ok(())
-    }
-
-    /// Makes one batch of those from `first` on: questions that come often leave many small ones.
-    fn join_small(&mut self, hasher: &NameHasher, join: String, first: usize) -> Result<()> {
-        let small = self.rows.split_off(first);
-        let one = compute::concat_batches(&self.how.schema, &small)?;
-        let keys = hasher.hash(&one, &[&join])?;
-        for key in &keys {
-            self.joined.entry(*key).or_default().retain(|(batch, _)| *batch < first);
-        }
-        for (row, key) in keys.into_iter().enumerate() {
-            self.joined.entry(key).or_default().push((first, row));
-        }
-        self.rows.push(one);
-        Ok(())
     }
 
     fn join_keys(&self, rows: &RecordBatch) -> Result<Option<RecordBatch>> {
@@ -360,123 +417,40 @@ impl Folded {
         Ok(RecordBatch::try_new(self.how.schema.clone(), columns.collect::<Result<Vec<_>>>()?)?)
     }
 
-    fn says(&self, hasher: &NameHasher, own: &RecordBatch) -> Result<Vec<NameHash>> {
+    fn says(&self, hasher: &NameHasher, own: &RecordBatch) -> Result<Vec<u64>> {
         let columns: Vec<&str> = self.how.schema.fields().iter().map(|f| f.name().as_str()).collect();
-        hasher.hash(own, &columns)
+        hasher.short_hashes(own, &columns)
     }
 }
 
-impl Past {
-    fn may_name(&self, name: NameHash) -> bool {
-        self.table.is_some() && self.known.as_ref().is_none_or(|k| k.names.has(name))
+impl Generation {
+    fn size_bytes(&self) -> usize {
+        self.names.capacity() * BYTES_PER_NAME + self.held.size_bytes()
     }
 
-    fn may_join(&self, key: NameHash) -> bool {
-        self.table.is_some() && self.known.as_ref().is_none_or(|k| k.joins.as_ref().unwrap_or(&k.names).has(key))
+    fn close(self) -> Closed {
+        Closed { names: Sorted::of(self.names), held: self.held.keep() }
     }
 
-    /// Whether all rows of the past whose names are known stand before a place.
-    fn is_known_to_end_before(&self, sources: &Sources, place: Place) -> bool {
-        let begun = self.below.next.iter().filter(|(_, next)| next.0 > 0).map(|(partition, _)| partition);
-        self.known.is_some() && begun.max().is_none_or(|last| sources.is_in_or_behind(place, last))
-    }
-
-    /// Rows whose columns are equal to those of one of the `asked`.
-    async fn find(
-        &self,
-        context: &SessionContext,
-        asked: Vec<RecordBatch>,
-        columns: &[String],
-    ) -> Result<Vec<RecordBatch>> {
-        let (Some(table), Some(first)) = (&self.table, asked.first()) else { return Ok(vec![]) };
-        let schema = first.schema();
-        let asked = context.read_table(Arc::new(MemTable::try_new(schema.clone(), vec![asked])?))?.distinct()?;
-        let rows = context.read_table(table.clone())?;
-        let rows = match below(&self.below.next) {
-            Some(below) => rows.filter(below)?,
-            None => return Ok(vec![]),
-        };
-        let rows = rows.select(columns.iter().map(|c| Expr::Column(Column::from_name(c))).collect::<Vec<_>>())?;
-        let rows = rows.alias("past")?;
-        let asked = asked.alias("asked")?;
-        // NULLs are equal here, as they are where rows are told apart.
-        let same = schema.fields().iter().map(|f| {
-            let of = |side: &str| Expr::Column(Column::new(Some(side), f.name()));
-            datafusion::logical_expr::binary_expr(
-                of("past"),
-                datafusion::logical_expr::Operator::IsNotDistinctFrom,
-                of("asked"),
-            )
-        });
-        let found = rows.join_on(asked, JoinType::LeftSemi, same)?;
-        Ok(found.collect().await?)
-    }
-}
-
-impl Keys {
-    /// Reads them from a table.
-    pub async fn read(
-        context: &SessionContext,
-        table: &Arc<dyn TableProvider>,
-        hasher: &NameHasher,
-        identity: &[String],
-        join: Option<&str>,
-        at_most: &Checkpoint,
-    ) -> Result<Self> {
-        let mut keys = Self::default();
-        let Some(below) = below(&at_most.next) else { return Ok(keys) };
-        let columns: BTreeSet<&str> = identity.iter().map(String::as_str).chain(join).collect();
-        if columns.is_empty() {
-            return Ok(keys);
-        }
-        let columns: Vec<Expr> = columns.into_iter().map(|c| Expr::Column(Column::from_name(c))).collect();
-        let rows = context.read_table(table.clone())?.filter(below)?.select(columns)?;
-        let mut rows = rows.execute_stream().await?;
-        let identity: Vec<&str> = identity.iter().map(String::as_str).collect();
-        while let Some(batch) = rows.try_next().await? {
-            if !identity.is_empty() {
-                keys.names.0.extend(hasher.hash(&batch, &identity)?.into_iter().map(short));
+    fn reach(&mut self, places: &[Place]) {
+        for place in places {
+            if self.ends.len() <= place.source() {
+                self.ends.resize(place.source() + 1, 0);
             }
-            if let Some(join) = join.filter(|join| identity != [*join]) {
-                let joins = keys.joins.get_or_insert_default();
-                joins.0.extend(hasher.hash(&batch, &[join])?.into_iter().map(short));
-            }
+            let end = &mut self.ends[place.source()];
+            *end = (*end).max(place.offset() + 1);
         }
-        keys.names.order();
-        if let Some(joins) = &mut keys.joins {
-            joins.order();
-        }
-        Ok(keys)
+    }
+
+    fn is_below(&self, sources: &Sources, through: &Through) -> bool {
+        self.ends.iter().enumerate().all(|(source, end)| *end <= sources.next_in(through, source))
     }
 }
 
-impl Sorted {
-    fn order(&mut self) {
-        self.0.sort_unstable();
-        self.0.dedup();
-        self.0.shrink_to_fit();
+impl Closed {
+    fn size_bytes(&self) -> usize {
+        self.names.size_bytes() + self.held.size_bytes()
     }
-
-    fn has(&self, hash: NameHash) -> bool {
-        self.0.binary_search(&short(hash)).is_ok()
-    }
-}
-
-fn short(hash: NameHash) -> u64 {
-    (hash >> 64) as u64
-}
-
-fn join_of(how: &StreamFold) -> Result<String> {
-    how.join.clone().with_context(|| format!("stream {} is not joined", how.name))
-}
-
-/// Rows that no longer hold on to the text of others.
-fn let_go(rows: &RecordBatch) -> Result<RecordBatch> {
-    let columns = rows.columns().iter().map(|column| match column.as_string_view_opt() {
-        Some(texts) => Arc::new(texts.gc()) as ArrayRef,
-        None => column.clone(),
-    });
-    Ok(RecordBatch::try_new(rows.schema(), columns.collect())?)
 }
 
 fn project(rows: &RecordBatch, columns: &[&str]) -> Result<RecordBatch> {

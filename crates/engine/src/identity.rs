@@ -5,7 +5,7 @@
 //! stored.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     hash::{BuildHasher, BuildHasherDefault, Hasher},
 };
 
@@ -19,7 +19,7 @@ use datafusion::{
     },
     common::hash_utils::QualityRandomState,
 };
-use model::TopicPartition;
+use model::{Offset, TopicPartition};
 use uuid::Uuid;
 
 /// The hash of a row's name.
@@ -35,6 +35,17 @@ pub struct Place {
     source: u32,
     nth: u32,
     offset: u64,
+}
+
+impl Place {
+    /// The number of its partition.
+    pub fn source(self) -> usize {
+        self.source as usize
+    }
+
+    pub fn offset(self) -> u64 {
+        self.offset
+    }
 }
 
 /// The partitions that places are in.
@@ -75,6 +86,12 @@ impl NameHasher {
         let column = |name: &&str| rows.column_by_name(name).with_context(|| format!("column {name} is missing"));
         let columns: Vec<&ArrayRef> = columns.iter().map(column).collect::<Result<_>>()?;
         self.hash_columns(&columns)
+    }
+
+    /// The first 64 bits of it, where a name is only compared with some millions of others: two of
+    /// them are the same by accident once in a billion billions.
+    pub fn short_hashes(&self, rows: &RecordBatch, columns: &[&str]) -> Result<Vec<u64>> {
+        Ok(self.hash(rows, columns)?.into_iter().map(|hash| (hash >> 64) as u64).collect())
     }
 
     /// A hash per row. Text hashes the same in whatever type it comes.
@@ -143,6 +160,20 @@ impl Sources {
         (one.offset, one.nth) < (other.offset, other.nth)
     }
 
+    /// Whether any row was seen of a partition.
+    pub fn has(&self, partition: &TopicPartition) -> bool {
+        self.names
+            .iter()
+            .any(|(topic, number)| *number == partition.partition as i32 && topic == partition.topic.as_str())
+    }
+
+    /// The offset in `next` of the partition that has a number; 0 if it is not there.
+    pub fn next_in(&self, next: &BTreeMap<TopicPartition, Offset>, source: usize) -> u64 {
+        let (topic, number) = &self.names[source];
+        let found = next.iter().find(|(p, _)| p.topic.as_str() == topic && p.partition as i32 == *number);
+        found.map_or(0, |(_, offset)| offset.0)
+    }
+
     /// Whether a place is in a partition, or in one behind it.
     pub fn is_in_or_behind(&self, place: Place, partition: &TopicPartition) -> bool {
         let (topic, number) = &self.names[place.source as usize];
@@ -165,6 +196,10 @@ pub struct Unhashed(u64);
 impl Hasher for Unhashed {
     fn write(&mut self, _: &[u8]) {
         unreachable!("only hashes are keys");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
     }
 
     fn write_u128(&mut self, hash: u128) {

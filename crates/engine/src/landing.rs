@@ -176,7 +176,7 @@ impl Task for Landing {
             if run.is_refused {
                 return Err(problem);
             }
-            if let Some(LogError::UnknownTopic(_)) = problem.downcast_ref() {
+            if let Some(LogError::UnknownTopic(_)) = problem.downcast_ref::<LogError>() {
                 continue; // Deleted since the topics were asked for.
             }
             waiting.push((partition, problem));

@@ -135,6 +135,11 @@ impl<'a> Relation<'a> {
 }
 
 impl Parts {
+    /// Those that tables have.
+    pub fn of_tables(&self) -> Self {
+        Self { batch: self.batch.clone(), realtime: self.realtime.clone(), tail: vec![] }
+    }
+
     fn is_empty(&self) -> bool {
         self.batch.is_none() && self.realtime.is_none() && self.tail.is_empty()
     }

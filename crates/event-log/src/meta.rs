@@ -153,3 +153,25 @@ impl Meta {
 fn path(dir: &Path) -> PathBuf {
     dir.join(FILE_NAME)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn ends_of_all_lives_are_remembered_within_bounds() {
+        let topic: TopicName = "t".parse().unwrap();
+        let ended = |meta: &Meta, p| meta.ended(&TopicPartition::new(topic.clone(), p)).map(|offset| offset.0);
+        let meta = Meta::new_log().with_topic(&topic, 3).without_topic(&topic, &[5, 0, 7].map(Offset)).unwrap();
+        let meta = meta.with_topic(&topic, 1).without_topic(&topic, &[9].map(Offset)).unwrap();
+        assert_eq!([0, 1, 2, 3].map(|p| ended(&meta, p)), [Some(9), Some(0), Some(7), None]);
+
+        let other: TopicName = "u".parse().unwrap();
+        let most = vec![Offset::ZERO; MAX_ENDED - 3];
+        assert!(meta.without_topic(&other, &most).is_ok());
+        let refused = meta.without_topic(&other, &vec![Offset::ZERO; MAX_ENDED - 2]);
+        assert!(matches!(refused, Err(LogError::LimitExceeded { .. })), "{refused:?}");
+    }
+}

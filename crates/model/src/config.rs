@@ -23,6 +23,7 @@ pub struct Config {
     pub auth: AuthConfig,
     pub ingest: IngestConfig,
     pub consumers: ConsumersConfig,
+    pub kinesis: KinesisConfig,
     pub log: LogConfig,
     pub landing: LandingConfig,
     pub speed: SpeedConfig,
@@ -115,6 +116,21 @@ pub struct ConsumersConfig {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct KinesisConfig {
+    pub limits: KinesisLimits,
+    pub allowed_origins: Vec<String>,
+}
+
+/// Whether shards are held to the throughput that AWS allows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KinesisLimits {
+    Off,
+    Aws,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LogConfig {
     pub segment_bytes: u64,
     pub index_interval_bytes: u64,
@@ -156,6 +172,7 @@ pub struct BatchConfig {
 #[serde(deny_unknown_fields)]
 pub struct ServingConfig {
     pub memory_bytes: usize,
+    pub max_recent_bytes: usize,
     pub max_tail_bytes: usize,
     pub query_timeout_ms: u64,
     pub max_concurrent_queries: usize,

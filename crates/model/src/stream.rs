@@ -132,6 +132,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_stream_takes_an_internal_topic() {
+        let stream = StreamDef {
+            name: "all".to_owned(),
+            topics: vec!["*".to_owned(), "__state".to_owned()],
+            key: Vec::new(),
+            dedup: Dedup::Off,
+            required: Vec::new(),
+            columns: Vec::new(),
+            sql: String::new(),
+        };
+        assert!(stream.takes("_pin") && !stream.takes("__state"));
+    }
+
+    #[test]
     fn a_star_stands_for_any_run_of_characters() {
         for (pattern, topic, expected) in [
             ("pin", "pin", true),

@@ -69,6 +69,11 @@ impl Caller {
         }
     }
 
+    /// One who may nothing.
+    pub fn nobody() -> Self {
+        Self(Who::Nobody)
+    }
+
     /// None where keys are not asked for.
     pub fn key_id(&self) -> Option<&str> {
         match &self.0 {

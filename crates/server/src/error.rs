@@ -37,6 +37,11 @@ impl KafkaError {
         Self { closes: true, ..self }
     }
 
+    /// Whether the connection is to end.
+    pub(crate) fn closes(&self) -> bool {
+        self.closes
+    }
+
     pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, 400, "malformed", message)
     }

@@ -9,6 +9,7 @@ mod body;
 mod consumers;
 mod json;
 mod kafka_rest;
+pub mod kinesis;
 mod pin;
 mod streams;
 mod topics;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 use axum::{Router, extract::FromRequestParts};
 use http::{header, request::Parts};
-use model::LogError;
+use model::{LogError, Stop};
 
 use self::append::{Addressed, Appended};
 pub use self::{admission::Permit, body::Bodies};
@@ -27,18 +28,25 @@ use crate::{Services, api::SameOrigin, cors, error::KafkaError};
 struct Doors {
     services: Services,
     bodies: Bodies,
-    topics: topics::Topics,
+    topics: Arc<topics::Topics>,
     groups: Arc<consumers::Groups>,
+    kinesis: Arc<kinesis::Kinesis>,
+    /// Answers that would go on for long end when the server stops.
+    stop: Stop,
 }
 
-pub fn routes(services: &Services) -> Router {
+pub fn routes(services: &Services, stop: Stop) -> Router {
+    let topics = Arc::new(topics::Topics::new(services.log.clone(), services.config.ingest.clone()));
     let doors = Arc::new(Doors {
         bodies: Bodies::new(&services.config, &services.metrics),
-        topics: topics::Topics::new(services.log.clone(), services.config.ingest.clone()),
         groups: Arc::new(consumers::Groups::new(services.log.clone(), services.config.consumers.clone())),
+        kinesis: Arc::new(kinesis::Kinesis::new(services.log.clone(), topics.clone(), services.config.clone())),
+        topics,
         services: services.clone(),
+        stop,
     });
-    kafka_rest::routes().merge(pin::routes()).merge(streams::routes()).with_state(doors)
+    let routes = kafka_rest::routes().merge(pin::routes()).merge(kinesis::routes()).merge(streams::routes());
+    routes.with_state(doors)
 }
 
 impl Doors {
@@ -55,24 +63,28 @@ impl Doors {
     /// some of them at least, or this is an error.
     async fn store(&self, topic: &str, highest: Option<u32>, records: Vec<Addressed>) -> Result<Appended, KafkaError> {
         let topic = self.topics.find_or_create(topic, highest).await?;
-        let appended = append::append(&*self.services.log, &topic, records).await;
-        let mut stored_any = false;
-        for append in appended.appends() {
-            match &append.outcome {
-                Ok(_) => {
-                    stored_any = true;
-                    self.services.metrics.appended(&topic.name, append.n_records as u64, append.size_bytes as u64);
-                }
-                Err(LogError::UnknownTopic(_) | LogError::UnknownPartition(_)) => self.topics.forget(&topic.name),
-                Err(_) => {}
-            }
-        }
-        if stored_any {
+        let appended = self.store_in(&topic, records).await;
+        if appended.appends().iter().any(|append| append.outcome.is_ok()) {
             return Ok(appended);
         }
         let errors = appended.appends().iter().filter_map(|a| a.outcome.as_ref().err());
         // If a part of the request may have been stored, the producer must learn it.
         let worst = errors.max_by_key(|e| matches!(e, LogError::Unavailable { outcome_unknown: true, .. }));
         Err(KafkaError::of_log(worst.expect("a request has at least one append, and none succeeded")))
+    }
+
+    /// The same for a topic that is there; what is not stored is for the caller to tell.
+    async fn store_in(&self, topic: &topics::Topic, records: Vec<Addressed>) -> Appended {
+        let appended = append::append(&*self.services.log, topic, records).await;
+        for append in appended.appends() {
+            match &append.outcome {
+                Ok(_) => {
+                    self.services.metrics.appended(&topic.name, append.n_records as u64, append.size_bytes as u64);
+                }
+                Err(LogError::UnknownTopic(_) | LogError::UnknownPartition(_)) => self.topics.forget(&topic.name),
+                Err(_) => {}
+            }
+        }
+        appended
     }
 }

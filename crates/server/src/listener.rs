@@ -1,9 +1,9 @@
-//! Accepts connections and speaks HTTP/1.1 on them: how many, how long each may take over a
-//! head, how long it may idle, how slowly it may take an answer, and how they end.
+//! Accepts connections and speaks HTTP/1.1 or HTTP/2 on them, as their first bytes say: how many,
+//! how long each may take over a head, how long it may idle, how slowly it may take an answer, and
+//! how they end.
 //!
 //! Bodies have their own clock, where they are read (`ingest::body`), because a slow body is
-//! answered with 408 and a slow head is not answered at all. HTTP/2 would be chosen in
-//! `Connection::serve`; it is not spoken yet.
+//! answered with 408 and a slow head is not answered at all.
 
 mod activity;
 mod crowd;
@@ -11,21 +11,26 @@ mod descriptors;
 mod tls;
 
 mod socket;
+mod streams;
 
 use std::{
     convert::Infallible,
     future::Future,
     io,
     net::{IpAddr, SocketAddr},
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
 use axum::{Router, body::Body, response::Response};
-use http::Request;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use http::{Request, Version};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use model::{
     Stop,
@@ -41,12 +46,24 @@ use tracing::{debug, info, warn};
 use activity::{Activity, Limits, WatchedBody};
 use crowd::Crowd;
 use socket::Socket;
+use streams::{Begin, OpenStream, Streams, WatchedAnswer};
 use tls::{Stream, Tls};
 
 use crate::{auth::Peer, pace::Pace};
 
 /// The smallest buffer that hyper takes.
 const MIN_BUFFER_BYTES: usize = 8192;
+
+/// Of one connection at a time; further requests wait with the client.
+const MAX_STREAMS: u32 = 128;
+/// What a peer may send ahead of what is read of it: for one stream, and for all of a connection.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
+/// What is buffered of one stream's answer when the peer does not take it.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
+/// Streams that a peer begins and gives up again before they are looked at; more end the connection.
+const MAX_RESET_STREAMS: usize = 20;
+const MAX_LOCAL_RESETS: usize = 256;
 
 /// When no connection can be accepted (no file descriptor is left, say), wait this long for
 /// others to end.
@@ -95,7 +112,8 @@ pub async fn serve(listener: TcpListener, router: Router, config: &ServerConfig,
     descriptors::allow(config.max_connections);
     let server = Connection {
         router,
-        http: Arc::new(http1(config)),
+        http1: Arc::new(http1(config)),
+        max_header_bytes: u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX),
         limits: Limits {
             header: Duration::from_millis(config.header_timeout_ms),
             idle: Duration::from_millis(config.idle_timeout_ms),
@@ -148,6 +166,19 @@ fn http1(config: &ServerConfig) -> http1::Builder {
     http
 }
 
+fn http2(max_header_bytes: u32, begin: Begin) -> http2::Builder<Begin> {
+    let mut http = http2::Builder::new(begin);
+    http.timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
+        .max_local_error_reset_streams(MAX_LOCAL_RESETS)
+        .max_header_list_size(max_header_bytes);
+    http
+}
+
 fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
@@ -178,7 +209,8 @@ async fn drain(mut connections: Crowd, within: Duration) {
 #[derive(Clone)]
 struct Connection {
     router: Router,
-    http: Arc<http1::Builder>,
+    http1: Arc<http1::Builder>,
+    max_header_bytes: u32,
     limits: Limits,
     tls: Option<Arc<Tls>>,
     stop: Stop,
@@ -214,35 +246,75 @@ impl Connection {
         }
         let peer = peer(&stream);
         let Some(stream) = self.secured(stream, &activity).await else { return };
-        let socket = TokioIo::new(Socket::new(stream, activity.clone()));
+        let mut socket = Socket::new(stream, activity.clone());
+        let speaks = {
+            let mut asking = pin!(socket.begins_with_preface());
+            // Who has sent nothing yet loses nothing when the server stops.
+            self.watch(&activity, asking.as_mut(), None, |_| !activity.is_fresh()).await
+        };
+        let Some(Ok(is_http2)) = speaks else { return };
+        let socket = TokioIo::new(socket);
         let service = service_fn(|request| answer(self.router.clone(), request, peer, activity.clone()));
-        let mut connection = pin!(self.http.serve_connection(socket, service));
+        let ended = if is_http2 {
+            activity.speaks_streams();
+            let (begin, mut streams) = Streams::new();
+            let mut connection = pin!(http2(self.max_header_bytes, begin).serve_connection(socket, service));
+            let stop = |connection: Pin<&mut http2::Connection<_, _, _>>| {
+                connection.graceful_shutdown();
+                true
+            };
+            self.watch(&activity, connection.as_mut(), Some(&mut streams), stop).await
+        } else {
+            let mut connection = pin!(self.http1.serve_connection(socket, service));
+            let stop = |connection: Pin<&mut http1::Connection<_, _>>| {
+                connection.graceful_shutdown();
+                true
+            };
+            self.watch(&activity, connection.as_mut(), None, stop).await
+        };
+        if let Some(Err(e)) = ended {
+            debug!("a connection ended early: {e}");
+        }
+    }
+
+    /// Runs what is done on a connection, for as long as the limits allow; None when it was cut off.
+    /// `stop` is called once when the server stops, and says whether to go on to the end.
+    async fn watch<C: Future>(
+        &self,
+        activity: &Activity,
+        mut running: Pin<&mut C>,
+        mut streams: Option<&mut Streams>,
+        stop: impl FnOnce(Pin<&mut C>) -> bool,
+    ) -> Option<C::Output> {
         let mut stopped = pin!(self.stop.cancelled());
-        let mut is_stopping = false;
+        let mut stop = Some(stop);
         let mut alarm = pin!(sleep(self.limits.shortest()));
         loop {
+            let streams = async {
+                match &mut streams {
+                    Some(streams) => streams.run().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
-                ended = connection.as_mut() => {
-                    if let Err(e) = ended {
-                        debug!("a connection ended early: {e}");
-                    }
-                    return;
-                }
-                () = stopped.as_mut(), if !is_stopping => {
-                    is_stopping = true;
+                ended = running.as_mut() => return Some(ended),
+                () = streams => {}
+                () = stopped.as_mut(), if stop.is_some() => {
                     activity.server_stops();
-                    connection.as_mut().graceful_shutdown();
+                    if stop.take().is_some_and(|stop| !stop(running.as_mut())) {
+                        return None;
+                    }
                 }
                 () = activity.asked_to_give_way() => if activity.expendable_since().is_some() {
                     debug!("a connection without a request gave way to a new one");
-                    return;
+                    return None;
                 },
                 () = alarm.as_mut() => match self.limits.alarm(activity.deadline()) {
                     Some(at) => alarm.as_mut().reset(at),
                     None => {
                         debug!("a connection took too long and is closed");
-                        return;
+                        return None;
                     }
                 },
             }
@@ -263,15 +335,27 @@ fn answer(
     peer: Option<Peer>,
     activity: Arc<Activity>,
 ) -> impl Future<Output = Result<Response, Infallible>> {
-    let mut request = request.map(|body| Body::new(WatchedBody::new(body, activity.clone())));
+    let stream = (request.version() == Version::HTTP_2).then(|| OpenStream::new(activity.clone()));
+    // Only HTTP/1 has to end a connection for a body that nobody reads.
+    let mut request = match &stream {
+        Some(_) => request.map(Body::new),
+        None => request.map(|body| Body::new(WatchedBody::new(body, activity.clone()))),
+    };
     if let Some(peer) = peer {
         request.extensions_mut().insert(peer);
     }
-    activity.request_begins();
+    if stream.is_none() {
+        activity.request_begins();
+    }
     let response = router.call(request);
     async move {
         let response = response.await;
-        activity.request_ends();
-        response
+        match stream {
+            Some(stream) => response.map(|r| r.map(|body| Body::new(WatchedAnswer::new(body, stream)))),
+            None => {
+                activity.request_ends();
+                response
+            }
+        }
     }
 }

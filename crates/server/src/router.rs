@@ -48,20 +48,23 @@ pub fn router(services: Services, stop: Stop) -> Router {
     let router = cors::across(guard::guarded(router, &services), &services.config.server);
     let router = observed(router, services.metrics);
     // Before it is decided which route a request takes.
-    Router::new().fallback_service(MapRequest::new(router, gateway::without_stage))
+    Router::new().fallback_service(MapRequest::new(router, |request| {
+        gateway::without_stage(ingest::kinesis::addressed(request))
+    }))
 }
 
 /// The routes alone: unguarded, uncounted.
 pub fn routes(services: &Services, stop: Stop) -> Router {
+    let ready = stop.clone();
     let mut router = Router::new()
         .route("/", get(root))
         .route("/healthz", get(|| async { Json(json!({ "status": "ok" })) }))
-        .route("/readyz", get(move |State(services): State<Services>| ready_to_serve(services, stop.clone())))
+        .route("/readyz", get(move |State(services): State<Services>| ready_to_serve(services, ready.clone())))
         .merge(api::routes())
         .merge(dashboard::routes())
         .with_state(services.clone());
     if services.ingest {
-        router = router.merge(ingest::routes(services));
+        router = router.merge(ingest::routes(services, stop));
     }
     router
 }

@@ -29,7 +29,7 @@ use crate::{
     mergeable::{Marks, Mergeable, Saved},
     relation::{self, below},
     session::{Mode, Resources, is_out_of_memory},
-    table::{Change, Files, TableDef},
+    table::{Change, Files, Table, TableDef},
 };
 
 /// Views written at a time: one computes while another waits for the disk.
@@ -128,8 +128,9 @@ impl<'a> Work<'a> {
         let resources = Resources::new(batch.config.memory_bytes, &batch.spill)?;
         let mut marks = Marks::new();
         for name in mergeable.streams.keys() {
-            if let Some(table) = batch.tables.open(&format!("batch/{name}")).await? {
-                marks.insert(name.clone(), table.replaced().unwrap_or_default().to_owned());
+            let table = batch.tables.open(&format!("batch/{name}")).await?;
+            if let Some(mark) = table.as_ref().and_then(Table::replaced) {
+                marks.insert(name.clone(), mark.to_owned());
             }
         }
         let (inputs, memory) = (OnceCell::new(), RwLock::new(()));

@@ -15,6 +15,7 @@ use super::{
     standing::{Origin, Standing, StreamRows},
 };
 use crate::{
+    fold::Through,
     mergeable::{Marks, Mergeable, Saved},
     relation::Relation,
     session::Mode,
@@ -56,11 +57,12 @@ impl Serving {
         }
         let standing = standing.get_or_insert_with(|| {
             let views = self.definitions.views.iter().filter(|v| mergeable.has(&v.name)).cloned().collect();
-            Standing::of(mergeable.clone(), views, self.resources.clone(), self.config.memory_bytes / 4 * 3)
+            Standing::of(mergeable.clone(), views, self.resources.clone(), self.spill.clone(), &self.config)
         });
         let description = log.describe().await?;
         let mut boundary = Boundary { scope: Scope::Merged, complete: true, ..Boundary::default() };
         let mut marks = Marks::new();
+        let mut tables_through = Through::new();
         let states: Vec<&StreamState> =
             self.streams.iter().filter(|s| mergeable.streams.contains_key(&s.cleaning.stream().name)).collect();
         for state in &states {
@@ -73,6 +75,7 @@ impl Serving {
             if let Some(mark) = &reach.mark {
                 marks.insert(name.clone(), mark.clone());
             }
+            tables_through.extend(reach.realtime.clone());
             if mergeable.streams_of(&view.name).any(|s| s == name) {
                 reach.tell(&mut boundary);
             }
@@ -108,6 +111,9 @@ impl Serving {
             if n_bytes < MAX_STEP_BYTES {
                 break;
             }
+        }
+        if standing.may_rely_on(&tables_through) {
+            self.rely_on_tables(standing, &states).await?;
         }
         let partitions = boundary.realtime_through.keys().map(|p| (p.clone(), standing.next_of(p)));
         boundary.tail_through = partitions.collect();
@@ -147,11 +153,29 @@ impl Serving {
             let relation = Relation::rows(&state.cleaning, Dedup::Off);
             let through = moment.tail_through.clone();
             let batch = moment.parts.batch.clone();
+            let tables_through = moment.tables_through().clone();
+            let tables = relation.unite(&context, moment.parts.of_tables()).await?.into_view();
             let rows = relation.unite(&context, moment.parts).await?;
             let reached = saved.through.iter().filter(|(p, _)| state.cleaning.stream().takes(p.topic.as_str()));
             let before = reached.map(|(partition, next)| (partition.clone(), *next)).collect();
-            streams.insert(relation.name, StreamRows { rows, batch, before, through });
+            let stream = StreamRows { rows, batch, before, through, tables, tables_through };
+            streams.insert(relation.name, stream);
         }
         standing.begin(&context, origin, &saved, streams).await
+    }
+
+    /// Lets the views' groups rely on the tables for what these have.
+    async fn rely_on_tables(&self, standing: &mut Standing, states: &[&StreamState]) -> Result<()> {
+        let context = self.resources.session(Mode::InMemory);
+        let (mut tables, mut tables_through) = (BTreeMap::new(), Through::new());
+        for state in states {
+            let look = Look { context: &context, kind: Kind::TableRows, scope: Scope::Merged };
+            let moment = self.look(state, &state.rows, look).await?;
+            tables_through.extend(moment.tables_through().clone());
+            let relation = Relation::rows(&state.cleaning, Dedup::Off);
+            let rows = relation.unite(&context, moment.parts).await?;
+            tables.insert(relation.name, rows.into_view());
+        }
+        standing.rely_on(&tables, &tables_through)
     }
 }

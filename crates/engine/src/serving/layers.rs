@@ -49,18 +49,21 @@ pub(super) struct Look<'a> {
     pub(super) scope: Scope,
 }
 
-/// What is asked of a stream's tail.
+/// What is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Rows,
+    /// Without those that no table has.
+    TableRows,
     Rejects,
 }
 
-impl From<Kind> for tail::Want {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Rows => Self::Rows,
-            Kind::Rejects => Self::Rejects,
+impl Kind {
+    fn of_tail(self) -> Option<tail::Want> {
+        match self {
+            Self::Rows => Some(tail::Want::Rows),
+            Self::TableRows => None,
+            Self::Rejects => Some(tail::Want::Rejects),
         }
     }
 }
@@ -68,9 +71,10 @@ impl From<Kind> for tail::Want {
 /// How far the tables of a relation reach.
 pub(super) struct Reach {
     batch: Checkpoint,
-    /// The commit that last replaced the batch table's rows; None if there is no table.
+    /// The commit that last replaced the batch table's rows; None if none did.
     pub(super) mark: Option<String>,
-    realtime: BTreeMap<TopicPartition, Offset>,
+    /// How far the further one of the two tables reaches.
+    pub(super) realtime: BTreeMap<TopicPartition, Offset>,
     batch_age_ms: Option<u64>,
     realtime_age_ms: Option<u64>,
 }
@@ -136,7 +140,7 @@ impl Serving {
                 return Ok(None);
             }
             reach.batch = table.checkpoint(log, partitions).await?;
-            reach.mark = Some(table.replaced().unwrap_or_default().to_owned());
+            reach.mark = table.replaced().map(str::to_owned);
             reach.batch_age_ms = table.age_ms().await;
         }
         let mut realtime_at = Checkpoint::start_of(log);
@@ -203,7 +207,8 @@ impl Serving {
                 moment.complete &= from == Offset::ZERO;
             }
             moment.realtime_through.insert(partition.clone(), from);
-            let read = match tail.read(event_log.as_ref(), partition, from, kind.into()).await {
+            let Some(want) = kind.of_tail() else { continue };
+            let read = match tail.read(event_log.as_ref(), partition, from, want).await {
                 Ok(read) => read,
                 Err(e) if moved_on(&e) => return Ok(None),
                 Err(e) => return Err(e.into()),
@@ -232,9 +237,10 @@ impl Serving {
         };
         let Some(event_log) = self.log.as_ref().filter(|_| look.scope != Scope::Batch) else { return Err(outdated()) };
         let mut moment = Moment::empty();
+        let want = look.kind.of_tail().ok_or_else(outdated)?;
         let mut tail = state.tail.lock().await;
         for partition in partitions {
-            match tail.read(event_log.as_ref(), partition, Offset::ZERO, look.kind.into()).await {
+            match tail.read(event_log.as_ref(), partition, Offset::ZERO, want).await {
                 Ok(read) if read.is_complete => {
                     moment.realtime_through.insert(partition.clone(), Offset::ZERO);
                     moment.tail_through.insert(partition.clone(), read.through);
@@ -275,6 +281,11 @@ impl Moment {
             realtime_age_ms: None,
             complete: true,
         }
+    }
+
+    /// How far the further one of the two tables reaches.
+    pub(super) fn tables_through(&self) -> &BTreeMap<TopicPartition, Offset> {
+        &self.realtime_through
     }
 
     /// Adds to the boundary of an answer how far its parts reach.

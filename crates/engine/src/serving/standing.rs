@@ -2,25 +2,28 @@
 //! costs what is new since the last one, whatever the history.
 //!
 //! They begin with the groups that the last batch run left and with the hashes of the names
-//! that its tables hold. Where they cannot follow (a row changes what was counted before, the
+//! that its tables hold. What comes since is kept in memory until the tables have it, so that
+//! memory follows what is new, whatever the history. Where views cannot follow (a row changes what was counted before, the
 //! memory does not suffice), questions are answered from all rows until a batch run has left
 //! newer groups.
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    path::PathBuf,
     sync::Arc,
 };
 
 use anyhow::{Context, Result};
 use datafusion::{
     arrow::{array::RecordBatch, compute::concat_batches},
-    prelude::{SessionContext, not},
+    catalog::TableProvider,
+    prelude::{DataFrame, SessionContext, not},
 };
 use futures::StreamExt;
-use model::{Checkpoint, LogId, Offset, TopicPartition, ViewDef};
+use model::{Checkpoint, LogId, Offset, TopicPartition, ViewDef, config::ServingConfig};
 
 use crate::{
-    fold::{Epoch, Fold, Keys, Past, StreamFold},
+    fold::{Epoch, Fold, Keys, Past, StreamFold, Through},
     identity::NameHasher,
     mergeable::{Marks, Mergeable, Saved},
     relation::below,
@@ -29,6 +32,10 @@ use crate::{
 
 /// Rows of the tables folded at a time when views begin.
 const CHUNK_ROWS: usize = 1 << 17;
+/// Records of all streams between two offsets that views take up one after the other when they begin.
+const RECORDS_PER_STRETCH: u64 = 1 << 19;
+/// What came last is left to the tables in so many parts.
+const GENERATIONS: usize = 4;
 /// New rows that wait for views which nobody asks for; beyond it all views take them up at once.
 const MANY_NEW_ROWS: usize = 1 << 19;
 /// Groups added to a view before they are merged into the others.
@@ -38,7 +45,11 @@ const MANY_NEW_GROUPS: usize = 4 << 10;
 pub struct Standing {
     mergeable: Arc<Mergeable>,
     resources: Arc<Resources>,
+    /// Where hashes go that outgrow memory.
+    spill: PathBuf,
     max_bytes: usize,
+    /// Of what came last, so many bytes are kept even if the tables have it.
+    max_recent_bytes: usize,
     views: Vec<ViewDef>,
     state: State,
 }
@@ -79,16 +90,26 @@ struct Kept {
 
 /// All rows of a stream, and how far they reach.
 pub struct StreamRows {
-    pub rows: datafusion::prelude::DataFrame,
-    pub batch: Option<Arc<dyn datafusion::catalog::TableProvider>>,
+    pub rows: DataFrame,
+    pub batch: Option<Arc<dyn TableProvider>>,
     /// How far the groups reach in its partitions.
     pub before: BTreeMap<TopicPartition, Offset>,
     pub through: BTreeMap<TopicPartition, Offset>,
+    /// Those rows that tables have, and how far these reach.
+    pub tables: Arc<dyn TableProvider>,
+    pub tables_through: BTreeMap<TopicPartition, Offset>,
 }
 
 impl Standing {
-    pub fn of(mergeable: Arc<Mergeable>, views: Vec<ViewDef>, resources: Arc<Resources>, max_bytes: usize) -> Self {
-        Self { mergeable, resources, max_bytes, views, state: State::Down }
+    pub fn of(
+        mergeable: Arc<Mergeable>,
+        views: Vec<ViewDef>,
+        resources: Arc<Resources>,
+        spill: PathBuf,
+        config: &ServingConfig,
+    ) -> Self {
+        let (max_bytes, max_recent_bytes) = (config.memory_bytes / 4 * 3, config.max_recent_bytes);
+        Self { mergeable, resources, spill, max_bytes, max_recent_bytes, views, state: State::Down }
     }
 
     /// Whether there is nothing to be done before `advance`.
@@ -115,14 +136,12 @@ impl Standing {
         for (name, shape) in &self.mergeable.streams {
             let stream = streams.get(name).with_context(|| format!("stream {name} was not looked at"))?;
             let before = Checkpoint { log: origin.log, next: stream.before.clone() };
-            let known = match &stream.batch {
-                Some(table) => {
-                    let join = shape.join.as_deref();
-                    Some(Keys::read(context, table, &hasher, &shape.identity, join, &before).await?)
-                }
-                None => None,
-            };
-            let past = Past { table: stream.batch.clone(), below: before, known };
+            let join = shape.join.as_deref();
+            let mut known = Keys::within(&self.spill, &shape.identity, join);
+            if let Some(table) = &stream.batch {
+                known.read(context, table, &hasher, &shape.identity, join, &before).await?;
+            }
+            let past = Past { table: stream.batch.clone(), below: before, known: Some(known) };
             folds.push(StreamFold::of(name, shape, past));
         }
         let mut views = BTreeMap::new();
@@ -149,39 +168,82 @@ impl Standing {
         });
         // Until they stand, also when this takes too long for whoever asked: not tried again then.
         self.state = State::Spoiled(origin);
-        for (name, stream) in streams.into_iter().filter(|(name, _)| self.mergeable.streams.contains_key(name)) {
-            let rows = match below(&stream.before) {
-                Some(below) => stream.rows.filter(not(below))?,
-                None => stream.rows,
-            };
-            let columns = self.mergeable.streams[&name].columns();
-            let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-            let mut rows = rows.select_columns(&columns)?.execute_stream().await?;
-            let mut chunk = Vec::new();
-            let mut n_rows = 0;
-            loop {
-                let batch = rows.next().await.transpose()?;
-                let is_end = batch.is_none();
-                if let Some(batch) = batch {
-                    n_rows += batch.num_rows();
-                    chunk.push(batch);
-                }
-                if (is_end && n_rows > 0) || n_rows >= CHUNK_ROWS {
-                    let fresh = BTreeMap::from([(name.clone(), std::mem::take(&mut chunk))]);
-                    n_rows = 0;
-                    if !self.take(&mut running, context, &fresh).await? {
-                        return Ok(false);
-                    }
-                    self.take_up_all(&mut running).await?;
-                }
-                if is_end {
-                    break;
+        let streams: BTreeMap<String, StreamRows> =
+            streams.into_iter().filter(|(name, _)| self.mergeable.streams.contains_key(name)).collect();
+        let tables = streams.iter().map(|(name, stream)| (name.clone(), stream.tables.clone())).collect();
+        let tables_through = streams.values().flat_map(|s| s.tables_through.clone()).collect();
+        for stretch in stretches(&streams) {
+            for (name, stream) in &streams {
+                if !self.take_stretch(&mut running, context, name, stream, &stretch).await? {
+                    return Ok(false);
                 }
             }
-            running.through.extend(stream.through);
+            running.through.extend(stretch.end.unwrap_or_else(|| all_through(&streams)));
+            running.close_generation(self.max_recent_bytes);
+            running.fold.make_past(running.n_covered(&tables_through, self.max_recent_bytes), &tables)?;
         }
         self.state = State::Up(running);
         Ok(true)
+    }
+
+    /// Takes in the rows of a stream between some offsets.
+    async fn take_stretch(
+        &self,
+        running: &mut Running,
+        context: &SessionContext,
+        name: &str,
+        stream: &StreamRows,
+        stretch: &Stretch,
+    ) -> Result<bool> {
+        let mut rows = stream.rows.clone();
+        if let Some(below) = below(&stretch.start) {
+            rows = rows.filter(not(below))?;
+        }
+        if let Some(end) = &stretch.end {
+            let Some(below) = below(end) else { return Ok(true) };
+            rows = rows.filter(below)?;
+        }
+        let columns = self.mergeable.streams[name].columns();
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        let mut rows = rows.select_columns(&columns)?.execute_stream().await?;
+        let mut chunk = Vec::new();
+        let mut n_rows = 0;
+        loop {
+            let batch = rows.next().await.transpose()?;
+            let is_end = batch.is_none();
+            if let Some(batch) = batch {
+                n_rows += batch.num_rows();
+                chunk.push(batch);
+            }
+            if (is_end && n_rows > 0) || n_rows >= CHUNK_ROWS {
+                let fresh = BTreeMap::from([(name.to_owned(), std::mem::take(&mut chunk))]);
+                n_rows = 0;
+                if !self.take(running, context, &fresh).await? {
+                    return Ok(false);
+                }
+                self.take_up_all(running).await?;
+            }
+            if is_end {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Whether rows are to be left to tables that reach so far.
+    pub fn may_rely_on(&self, tables_through: &Through) -> bool {
+        matches!(&self.state, State::Up(running) if running.n_covered(tables_through, self.max_recent_bytes) > 0)
+    }
+
+    /// Leaves to the tables what they have.
+    pub fn rely_on(
+        &mut self,
+        tables: &BTreeMap<String, Arc<dyn TableProvider>>,
+        tables_through: &Through,
+    ) -> Result<()> {
+        let State::Up(mut running) = std::mem::replace(&mut self.state, State::Down) else { return Ok(()) };
+        running.fold.make_past(running.n_covered(tables_through, self.max_recent_bytes), tables)?;
+        self.state = State::Up(running);
+        Ok(())
     }
 
     /// What the views take in next of a partition.
@@ -205,6 +267,7 @@ impl Standing {
             return Ok(false);
         }
         running.through.extend(through);
+        running.close_generation(self.max_recent_bytes);
         if running.n_pending_rows > MANY_NEW_ROWS {
             self.take_up_all(&mut running).await?;
         }
@@ -262,6 +325,29 @@ impl Standing {
 }
 
 impl Running {
+    /// Closes the open generation if it has grown.
+    fn close_generation(&mut self, max_recent_bytes: usize) {
+        if self.fold.open_bytes() > max_recent_bytes / GENERATIONS {
+            self.fold.close_generation(self.through.clone());
+        }
+    }
+
+    /// How many generations are left to tables that reach so far: as few as the limit allows, since
+    /// the parts of a post come shortly after each other, and what is in memory need not be asked for.
+    fn n_covered(&self, tables_through: &Through, max_recent_bytes: usize) -> usize {
+        // Of partitions that are in no log nothing has come since the views began.
+        let is_covered = |through: &Through| {
+            through.iter().all(|(p, end)| tables_through.get(p).or_else(|| self.origin.through.get(p)) >= Some(end))
+        };
+        let mut n_bytes = self.fold.open_bytes() + self.fold.closed().map(|(_, size)| size).sum::<usize>();
+        let is_too_much = |(through, size): &(&Through, usize)| {
+            let is_too_much = n_bytes > max_recent_bytes;
+            n_bytes -= size;
+            is_too_much && is_covered(through)
+        };
+        self.fold.closed().take_while(is_too_much).count()
+    }
+
     /// Lets go of the epochs that all views have taken up.
     fn let_go(&mut self) {
         let done = self.views.values().map(|kept| kept.next).min().unwrap_or(self.n_gone);
@@ -270,6 +356,35 @@ impl Running {
         }
         self.n_gone = done;
     }
+}
+
+/// Rows between offsets: from `start` on, and below `end`, or all that there are.
+struct Stretch {
+    start: Through,
+    end: Option<Through>,
+}
+
+/// Cuts what the groups do not have into stretches in which all streams go on alike.
+fn stretches(streams: &BTreeMap<String, StreamRows>) -> Vec<Stretch> {
+    let before: Through = streams.values().flat_map(|s| s.before.clone()).collect();
+    let begin = |partition: &TopicPartition| before.get(partition).map_or(0, |next| next.0);
+    let through = all_through(streams);
+    let n_records: u64 = through.iter().map(|(p, end)| end.0.saturating_sub(begin(p))).sum();
+    let n = n_records.div_ceil(RECORDS_PER_STRETCH).max(1);
+    let until = |nth: u64| {
+        let end = |(p, end): (&TopicPartition, &Offset)| {
+            let length = u128::from(end.0.saturating_sub(begin(p)));
+            (p.clone(), Offset(begin(p) + (length * u128::from(nth) / u128::from(n)) as u64))
+        };
+        let mut until = before.clone();
+        until.extend(through.iter().map(end));
+        until
+    };
+    (0..n).map(|nth| Stretch { start: until(nth), end: (nth + 1 < n).then(|| until(nth + 1)) }).collect()
+}
+
+fn all_through(streams: &BTreeMap<String, StreamRows>) -> Through {
+    streams.values().flat_map(|s| s.through.clone()).collect()
 }
 
 fn n_new_rows(epoch: &Epoch) -> usize {
@@ -282,7 +397,7 @@ async fn take_up(mergeable: &Mergeable, resources: &Resources, running: &mut Run
     let end = running.n_gone + running.epochs.len();
     for at in kept.next..end {
         let epoch = &running.epochs[at - running.n_gone];
-        let changes = mergeable.changes(resources, Mode::InMemory, view, epoch).await?;
+        let changes = mergeable.changes(resources, Mode::InMemory, view, epoch).await.context("what is new")?;
         // Together, with no wait in between: whoever asked may give up at any wait, and an epoch
         // counts once.
         kept.n_added += changes.iter().map(RecordBatch::num_rows).sum::<usize>();

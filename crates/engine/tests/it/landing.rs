@@ -195,6 +195,17 @@ async fn delete(store: &Store, key: &str) {
 }
 
 #[tokio::test]
+async fn internal_topics_are_not_landed() {
+    let (log, store, clock) = (TestLog::new(&["t-0", "__t-0"]), Store::in_memory(), Clock::default());
+    for partition in ["t-0", "__t-0"] {
+        log.post(partition, records(0..3));
+    }
+    land_all(&mut lander(&log, &store, &config(10), &clock), &clock).await;
+    assert_eq!(starts(&store, "t-0").await, [0]);
+    assert!(starts(&store, "__t-0").await.is_empty());
+}
+
+#[tokio::test]
 async fn one_record_per_object_is_byte_for_byte_what_confluents_sink_writes() {
     let row = "{\"index\":42,\"unique_id\":\"b8c63a95-6fe8-4d7f-9455-1eef3462fee0\",\"title\":\"Café \u{1F4CC} \\\"x\\\"\",\
                \"follower_count\":\"124k\",\"downloaded\":1,\"category\":\"diy-and-crafts\"}";

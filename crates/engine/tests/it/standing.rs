@@ -109,8 +109,9 @@ async fn answers(serving: &Serving) -> [Value; 3] {
     [a.await.unwrap(), b.await.unwrap(), c.await.unwrap()]
 }
 
-async fn all_steps_answer_as_expected(steps: Vec<Step>) {
-    let pipeline = Pipeline::new(&Store::in_memory(), N_PARTITIONS).await;
+async fn all_steps_answer_as_expected(steps: Vec<Step>, max_recent_bytes: usize) {
+    let mut pipeline = Pipeline::new(&Store::in_memory(), N_PARTITIONS).await;
+    pipeline.config.serving.max_recent_bytes = max_recent_bytes;
     for topic in ["a.geo", "a.user"] {
         let create = TopicChange::Create { n_partitions: N_PARTITIONS };
         pipeline.log.change_topic(&topic.parse().unwrap(), create).await.unwrap();
@@ -163,10 +164,14 @@ async fn all_steps_answer_as_expected(steps: Vec<Step>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
+    /// Whether rows stay in memory or are left to the tables as soon as these have them.
     #[test]
-    fn no_order_of_posts_batch_runs_and_questions_changes_an_answer(steps in prop::collection::vec(step(), 1..24)) {
+    fn no_order_of_posts_batch_runs_and_questions_changes_an_answer(
+        steps in prop::collection::vec(step(), 1..24),
+        max_recent_bytes in prop_oneof![2 => Just(0), 1 => Just(1 << 26)],
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(all_steps_answer_as_expected(steps));
+        runtime.block_on(all_steps_answer_as_expected(steps, max_recent_bytes));
     }
 }
 

@@ -1,12 +1,19 @@
 //! Another process's eyes on the folder: reading beside the owner, and what `inspect` tells.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use event_log::{
     inspect::{self, Depth},
     open_read_only,
 };
-use model::{Bounds, EventLog, LogError, Offset, OffsetRange};
+use model::{Bounds, EventLog, LogError, Offset, OffsetRange, TopicChange};
 
 use crate::support::{check_all, create, create_t, fill, open, partition, record, records};
 
@@ -58,6 +65,52 @@ async fn a_reader_beside_the_owner_sees_what_is_durable_and_writes_nothing() {
     }
     log.close().await.unwrap();
     assert_eq!(check_all(&beside, &t).await.end, Offset(2000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_beside_the_owner_bears_topics_that_come_and_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let t = create_t(&log).await;
+    let beside = open_read_only(dir.path()).unwrap();
+    let (followed, is_over) = (t.clone(), Arc::new(AtomicBool::new(false)));
+    let reader = {
+        let is_over = Arc::clone(&is_over);
+        tokio::spawn(async move {
+            let (mut next, mut n_read) = (Offset(0), 0);
+            while !is_over.load(Relaxed) {
+                match beside.fetch(&followed, next, 5000).await {
+                    Ok(read) => {
+                        for stored in read {
+                            assert_eq!((stored.offset, &stored.record), (next, &record(next.0)));
+                            next = next.plus(1);
+                            n_read += 1;
+                        }
+                    }
+                    Err(LogError::OutOfRange { bounds, .. }) => next = bounds.start,
+                    Err(LogError::UnknownTopic(_)) => {}
+                    Err(e) => panic!("at {next}: {e}"),
+                }
+            }
+            n_read
+        })
+    };
+    for until in (100..=3000).step_by(100) {
+        fill(&log, &t, 25, until).await;
+        log.change_topic(&t.topic, TopicChange::Delete).await.unwrap();
+        create_t(&log).await;
+    }
+    is_over.store(true, Relaxed);
+    assert!(reader.await.unwrap() > 0);
+
+    log.change_topic(&t.topic, TopicChange::Grow { n_partitions: 2 }).await.unwrap();
+    let beside = open_read_only(dir.path()).unwrap();
+    assert_eq!(beside.describe().await.unwrap(), log.describe().await.unwrap());
+    let at_end = Bounds { start: Offset(3000), end: Offset(3000) };
+    assert_eq!(beside.bounds(&t).await.unwrap(), at_end, "only meta.json knows where an empty partition begins");
+    let report = inspect::describe(dir.path(), Depth::Verify).unwrap();
+    assert_eq!(report.ended, [(t.topic.clone(), vec![Offset(3000)])].into());
+    assert_eq!(report.partitions[0].bounds, at_end);
 }
 
 #[tokio::test(flavor = "multi_thread")]

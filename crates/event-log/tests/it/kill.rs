@@ -1,5 +1,6 @@
-//! The process is killed at random moments, under load and while it starts, again and again on
-//! the same folder: what it had acknowledged is there, in order, unaltered and dense.
+//! The process is killed at random moments, under load, while topics come and go, and while it
+//! starts, again and again on the same folder: what it had acknowledged is there, in order, unaltered
+//! and dense.
 
 use std::{thread, time::Duration};
 

@@ -1,7 +1,7 @@
 //! A child process that appends as fast as it can, and a ledger of what it was told is stored.
 //!
 //! The child is this test binary once more, told its folder by the environment. It prints a line
-//! per acknowledged append. What its parent then does to it, or to the disk below it, is the
+//! per acknowledged append. Beside the topic that it fills it has one that comes and goes. What its parent then does to it, or to the disk below it, is the
 //! business of `kill` and `power_cut`; the ledger says whether the log kept its word.
 
 use std::{
@@ -27,6 +27,9 @@ use crate::{
 
 const FOLDER: &str = "EVENT_LOG_CHILD_FOLDER";
 const ROUND: &str = "EVENT_LOG_CHILD_ROUND";
+const TOPIC: &str = "ledger";
+/// Created, grown and deleted all the time.
+const FLEETING: &str = "fleeting";
 const N_PARTITIONS: u32 = 3;
 const N_APPENDERS: u64 = 8;
 /// How long a start may take on a busy machine.
@@ -56,7 +59,7 @@ fn name_in(stored: &StoredRecord) -> Name {
 }
 
 fn partition_of(appender: u64) -> TopicPartition {
-    partition(&format!("ledger-{}", appender % u64::from(N_PARTITIONS)))
+    partition(&format!("{TOPIC}-{}", appender % u64::from(N_PARTITIONS)))
 }
 
 /// Rounds take turns: small segments and appends, which roll all the time, and larger ones.
@@ -80,8 +83,8 @@ fn child() {
 /// Until something is refused, which it gives back.
 async fn append_for_ever(folder: &Path, round: u64) -> Result<(), Box<dyn Error + Send + Sync>> {
     let log = Arc::new(EmbeddedLog::open(folder, &load_of(round).0, MAX_RECORD_BYTES)?);
-    if log.describe().await?.topics.is_empty() {
-        log.change_topic(&"ledger".parse()?, TopicChange::Create { n_partitions: N_PARTITIONS }).await?;
+    if !log.describe().await?.topics.contains_key(TOPIC) {
+        log.change_topic(&TOPIC.parse()?, TopicChange::Create { n_partitions: N_PARTITIONS }).await?;
     }
     print_line("ready");
     let mut appenders = JoinSet::new();
@@ -98,7 +101,29 @@ async fn append_for_ever(folder: &Path, round: u64) -> Result<(), Box<dyn Error 
             Ok::<_, LogError>(())
         });
     }
+    appenders.spawn(come_and_go(log, round));
     Ok(appenders.join_all().await.into_iter().collect::<Result<(), LogError>>()?)
+}
+
+async fn come_and_go(log: Arc<EmbeddedLog>, round: u64) -> Result<(), LogError> {
+    let id = TopicPartition::new(FLEETING.parse()?, 0);
+    for n in 0.. {
+        match log.change_topic(&id.topic, TopicChange::Create { n_partitions: 1 }).await {
+            // The process before left it.
+            Ok(()) | Err(LogError::TopicExists(_)) => {}
+            Err(e) => return Err(e),
+        }
+        for _ in 0..3 {
+            let range = log.append(&id, vec![written(Name { round, appender: N_APPENDERS, n })]).await?;
+            print_line(&format!("{FLEETING} {} {}", range.start, range.end));
+        }
+        match log.change_topic(&id.topic, TopicChange::Grow { n_partitions: 2 + n as u32 % 3 }).await {
+            Ok(()) | Err(LogError::FewerPartitions { .. }) => {}
+            Err(e) => return Err(e),
+        }
+        log.change_topic(&id.topic, TopicChange::Delete).await?;
+    }
+    Ok(())
 }
 
 /// In one write, so that a kill leaves whole lines but for the last.
@@ -123,6 +148,8 @@ struct Acknowledged {
 pub(crate) struct Said {
     pub(crate) is_ready: bool,
     acknowledged: Vec<Acknowledged>,
+    /// Offsets given to records of the topic that comes and goes, and when that was heard.
+    fleeting: Vec<(u64, u64, Instant)>,
     pub(crate) refused: Vec<String>,
 }
 
@@ -130,6 +157,7 @@ impl Said {
     /// Takes no word for what was heard later.
     pub(crate) fn until(mut self, moment: Instant) -> Self {
         self.acknowledged.retain(|ack| ack.heard < moment);
+        self.fleeting.retain(|(_, _, heard)| *heard < moment);
         self
     }
 
@@ -138,6 +166,8 @@ impl Said {
             self.is_ready = true;
         } else if let Some(reason) = line.strip_prefix("refused ") {
             self.refused.push(reason.to_owned());
+        } else if let Some((start, end)) = line.strip_prefix(FLEETING).and_then(|range| range.trim().split_once(' ')) {
+            self.fleeting.push((start.parse().unwrap(), end.parse().unwrap(), Instant::now()));
         } else {
             let fields: Vec<u64> = line.split(' ').map(|field| field.parse().unwrap()).collect();
             let (appender, first, start, end) = (fields[0], fields[1], fields[2], fields[3]);
@@ -194,12 +224,14 @@ impl Child {
 #[derive(Default)]
 pub(crate) struct Ledger {
     acknowledged: Vec<Acknowledged>,
+    fleeting: Vec<(u64, u64)>,
     shown: BTreeMap<TopicPartition, Vec<Name>>,
 }
 
 impl Ledger {
     pub(crate) fn add(&mut self, said: Said) {
         self.acknowledged.extend(said.acknowledged);
+        self.fleeting.extend(said.fleeting.into_iter().map(|(start, end, _)| (start, end)));
     }
 
     pub(crate) fn n_acknowledged(&self) -> u64 {
@@ -211,12 +243,31 @@ impl Ledger {
         let log = EmbeddedLog::open(folder, &load_of(round).0, MAX_RECORD_BYTES).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let partitions: Vec<_> = log.describe().await.unwrap().partitions().collect();
+            let found = log.describe().await.unwrap();
+            self.check_fleeting(&log, found.topics.contains_key(FLEETING)).await;
+            let partitions: Vec<_> = found.partitions().filter(|id| id.topic.as_str() == TOPIC).collect();
             assert!(self.acknowledged.is_empty() || partitions.len() == N_PARTITIONS as usize, "the topic is lost");
             for id in partitions {
                 self.check_partition(&log, id).await;
             }
         });
+    }
+
+    /// Of what is deleted all the time only the offsets stay: none was given twice.
+    async fn check_fleeting(&mut self, log: &EmbeddedLog, is_there: bool) {
+        self.fleeting.sort_unstable();
+        let twice = self.fleeting.windows(2).find(|two| two[0].1 > two[1].0);
+        assert_eq!(twice, None, "an offset names one record");
+        if is_there {
+            let id = partition(&format!("{FLEETING}-0"));
+            assert_eq!(read_over_damage(log, &id).await.corrupt, []);
+            let end = log.bounds(&id).await.unwrap().end.0;
+            assert!(
+                self.fleeting.last().is_none_or(|last| last.1 <= end),
+                "{id} ends at {end}: {:?}",
+                self.fleeting.last()
+            );
+        }
     }
 
     async fn check_partition(&mut self, log: &EmbeddedLog, id: TopicPartition) {

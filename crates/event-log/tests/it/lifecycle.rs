@@ -96,9 +96,10 @@ async fn what_is_missing_is_named_and_never_made_up() {
     assert!(matches!(open(), Some(OpenError::MissingPartition { .. })));
 }
 
-/// Folders written before `meta.json` had a checksum are read as they are, and get one.
+/// Folders written before topics could be deleted, or before `meta.json` had a checksum, are read as
+/// they are, and become what this version writes.
 #[tokio::test]
-async fn a_folder_without_a_checksum_is_read() {
+async fn folders_of_earlier_versions_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     let t = create_t(&log).await;
@@ -107,10 +108,12 @@ async fn a_folder_without_a_checksum_is_read() {
     let path = dir.path().join("meta.json");
     let mut meta: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert!(meta.as_object_mut().unwrap().remove("checksum").is_some());
+    meta["format_version"] = 1.into();
     fs::write(&path, meta.to_string()).unwrap();
     let log = open(dir.path());
     assert_eq!(check_all(&log, &t).await.end, Offset(30));
-    assert!(fs::read_to_string(&path).unwrap().contains("checksum"));
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains("checksum") && text.contains("\"format_version\": 2"), "{text}");
 }
 
 #[test]

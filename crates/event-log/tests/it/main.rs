@@ -15,4 +15,5 @@ mod power_cut;
 mod rot;
 mod sim;
 mod support;
+mod topics;
 mod volume;

@@ -1,6 +1,6 @@
 //! The log against a model of it, which is a list: appends alone and at once, reads, trims and
-//! retention, calls that fail, and starts after a close, a crash, a kill with a torn tail, and a
-//! power cut, in any order that proptest thinks of.
+//! retention, a topic that grows, is deleted and created again, calls that fail, and starts after a
+//! close, a crash, a kill with a torn tail, and a power cut, in any order that proptest thinks of.
 //!
 //! Where an outcome is unknown the model knows what may be true, and believes what is shown first.
 
@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, io::ErrorKind, path::Path, sync::Arc};
 
 use event_log::{EmbeddedLog, fs::FileSystem};
 use futures::future::join_all;
-use model::{EventLog, LogError, Offset, Record, Timestamp, TopicPartition, config::LogConfig};
+use model::{EventLog, LogError, Offset, Record, Timestamp, TopicChange, TopicPartition, config::LogConfig};
 use proptest::{
     prelude::*,
     sample::Index,
@@ -33,6 +33,10 @@ enum Step {
     },
     Trim(Index),
     Retain(Index),
+    /// Deleted, and created again.
+    Recreate,
+    /// By one partition.
+    Grow,
     /// The `nth` call of this kind from here on fails.
     Fail {
         call: Call,
@@ -69,18 +73,22 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (any::<Index>(), 1..20_000usize).prop_map(|(from, max_bytes)| Step::Read { from, max_bytes }),
         1 => any::<Index>().prop_map(Step::Trim),
         1 => any::<Index>().prop_map(Step::Retain),
+        1 => Just(Step::Recreate),
+        1 => Just(Step::Grow),
         2 => (call, 1..6u64, error).prop_map(|(call, nth, error)| Step::Fail { call, nth, error }),
         3 => after.prop_map(Step::Start),
     ]
 }
 
 /// What the log should be.
-#[derive(Default)]
 struct Expected {
+    n_partitions: u32,
+    /// The last try to grow failed, and may come to light after a start.
+    may_have_grown: bool,
     start: u64,
     /// A trim to here failed, and may come to light after a start.
     start_if_trimmed: u64,
-    /// From offset 0 on, trimmed or not: acknowledged, or shown to a reader.
+    /// From offset 0 on, trimmed, deleted or not: acknowledged, or shown to a reader.
     records: Vec<Record>,
     /// Appended next, perhaps.
     unknown: Vec<Record>,
@@ -88,6 +96,11 @@ struct Expected {
 }
 
 impl Expected {
+    fn new() -> Self {
+        let (may_have_grown, start, start_if_trimmed, records, unknown, n_written) = Default::default();
+        Self { n_partitions: 1, may_have_grown, start, start_if_trimmed, records, unknown, n_written }
+    }
+
     /// No two are equal.
     fn write(&mut self) -> Record {
         self.n_written += 1;
@@ -123,7 +136,7 @@ impl Run {
         let sim = Sim::new();
         let log = open(&sim);
         let id = create_t(&log).await;
-        Self { sim, log, id, expected: Expected::default() }
+        Self { sim, log, id, expected: Expected::new() }
     }
 
     async fn take(&mut self, step: Step) {
@@ -132,6 +145,8 @@ impl Run {
             Step::Read { from, max_bytes } => self.read(from, max_bytes).await,
             Step::Trim(at) => self.trim(self.expected.at(at)).await,
             Step::Retain(floor) => self.retain(self.expected.at(floor)).await,
+            Step::Recreate => self.recreate().await,
+            Step::Grow => self.grow().await,
             Step::Fail { call, nth, error } => self.sim.fail(call, nth, error),
             Step::Start(after) => return self.start(after).await,
         }
@@ -187,6 +202,36 @@ impl Run {
         }
     }
 
+    async fn recreate(&mut self) {
+        match self.log.change_topic(&self.id.topic, TopicChange::Delete).await {
+            Ok(()) => {}
+            // One fault at a time leaves no doubt.
+            Err(LogError::Unavailable { outcome_unknown: false, .. }) => return,
+            Err(e) => panic!("{e}"),
+        }
+        let expected = &mut self.expected;
+        (expected.start, expected.start_if_trimmed) = (expected.end(), 0);
+        (expected.n_partitions, expected.may_have_grown) = (1, false);
+        expected.unknown.clear();
+        let create = || self.log.change_topic(&self.id.topic, TopicChange::Create { n_partitions: 1 });
+        if create().await.is_err() {
+            create().await.expect("the fault was met");
+        }
+    }
+
+    async fn grow(&mut self) {
+        let n_partitions = self.expected.n_partitions + 1;
+        match self.log.change_topic(&self.id.topic, TopicChange::Grow { n_partitions }).await {
+            Ok(()) => (self.expected.n_partitions, self.expected.may_have_grown) = (n_partitions, false),
+            Err(LogError::Unavailable { .. }) => self.expected.may_have_grown = true,
+            Err(e) => panic!("{e}"),
+        }
+    }
+
+    async fn n_partitions(&self) -> u32 {
+        self.log.describe().await.unwrap().topics[&self.id.topic]
+    }
+
     async fn start(&mut self, after: After) {
         match after {
             // A fault may meet it; then it counts as a crash.
@@ -202,7 +247,12 @@ impl Run {
         self.log = open(&Sim::new());
         self.log = open(&self.sim);
         let bounds = self.log.bounds(&self.id).await.unwrap();
+        let n_partitions = self.n_partitions().await;
         let expected = &mut self.expected;
+        if expected.may_have_grown && n_partitions > expected.n_partitions {
+            expected.n_partitions += 1;
+        }
+        expected.may_have_grown = false;
         assert!(bounds.start.0 == expected.start || bounds.start.0 <= expected.start_if_trimmed);
         assert!(bounds.start.0 >= expected.start, "a trim is undone");
         (expected.start, expected.start_if_trimmed) = (bounds.start.0, 0);
@@ -231,6 +281,7 @@ impl Run {
     async fn check(&self) {
         let reading = read_over_damage(&self.log, &self.id).await;
         assert_eq!(reading.corrupt, []);
+        assert_eq!(self.n_partitions().await, self.expected.n_partitions);
         let bounds = self.log.bounds(&self.id).await.unwrap();
         assert_eq!((bounds.start.0, bounds.end.0), (self.expected.start, self.expected.end()));
         let expected = &self.expected.records[self.expected.start as usize..];

@@ -361,6 +361,9 @@ impl FileSystem for Sim {
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        if !self.list(path)?.is_empty() {
+            return Err(ErrorKind::DirectoryNotEmpty.into());
+        }
         self.unlink(path)
     }
 

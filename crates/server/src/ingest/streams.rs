@@ -14,7 +14,7 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 
-use super::{Doors, admission::Permit};
+use super::Doors;
 use crate::{auth::Caller, error::KafkaError, gateway};
 use templates::{Call, Unreadable};
 
@@ -30,29 +30,29 @@ pub(super) fn routes() -> Router<Arc<Doors>> {
 }
 
 async fn list(State(doors): State<Arc<Doors>>, request: Request) -> Response {
-    doors.answer(None, request, |_, _| Ok(templates::list())).await
+    doors.answer_stream(None, request, |_, _| Ok(templates::list())).await
 }
 
 async fn describe(State(doors): State<Arc<Doors>>, stream: Stream, request: Request) -> Response {
-    doors.answer(Some(stream), request, |stream, _| Ok(templates::describe(stream))).await
+    doors.answer_stream(Some(stream), request, |stream, _| Ok(templates::describe(stream))).await
 }
 
 async fn delete(State(doors): State<Arc<Doors>>, stream: Stream, request: Request) -> Response {
-    doors.answer(Some(stream), request, |stream, _| Ok(templates::delete(stream))).await
+    doors.answer_stream(Some(stream), request, |stream, _| Ok(templates::delete(stream))).await
 }
 
 async fn create(State(doors): State<Arc<Doors>>, stream: Stream, request: Request) -> Response {
-    doors.answer(Some(stream), request, templates::create).await
+    doors.answer_stream(Some(stream), request, templates::create).await
 }
 
 async fn put_record(State(doors): State<Arc<Doors>>, stream: Stream, request: Request) -> Response {
     let max_depth = doors.services.config.ingest.max_json_depth;
-    doors.answer(Some(stream), request, |stream, body| templates::put_record(stream, body, max_depth)).await
+    doors.answer_stream(Some(stream), request, |stream, body| templates::put_record(stream, body, max_depth)).await
 }
 
 async fn put_records(State(doors): State<Arc<Doors>>, stream: Stream, request: Request) -> Response {
     let max_depth = doors.services.config.ingest.max_json_depth;
-    doors.answer(Some(stream), request, |stream, body| templates::put_records(stream, body, max_depth)).await
+    doors.answer_stream(Some(stream), request, |stream, body| templates::put_records(stream, body, max_depth)).await
 }
 
 async fn shard_iterator(
@@ -62,7 +62,7 @@ async fn shard_iterator(
     request: Request,
 ) -> Response {
     let shard = parameter(query.as_deref().unwrap_or_default(), "shard-id");
-    doors.answer(Some(stream), request, |stream, _| Ok(templates::shard_iterator(stream, &shard))).await
+    doors.answer_stream(Some(stream), request, |stream, _| Ok(templates::shard_iterator(stream, &shard))).await
 }
 
 async fn get_records(
@@ -72,7 +72,7 @@ async fn get_records(
     request: Request,
 ) -> Response {
     let iterator = headers.get("shard-iterator").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    doors.answer(Some(stream), request, |_, _| Ok(templates::get_records(&iterator))).await
+    doors.answer_stream(Some(stream), request, |_, _| Ok(templates::get_records(&iterator))).await
 }
 
 /// Empty where the query has none. Shard ids have nothing to escape.
@@ -82,8 +82,8 @@ fn parameter(query: &str, name: &str) -> String {
 }
 
 impl Doors {
-    async fn answer(
-        &self,
+    async fn answer_stream(
+        self: &Arc<Self>,
         stream: Option<Stream>,
         request: Request,
         map: impl FnOnce(&str, &Bytes) -> Result<Call, Unreadable>,
@@ -114,16 +114,9 @@ impl Doors {
             return self.refuse(&KafkaError::overloaded());
         }
         let caller = Caller::of(&head.extensions, &self.services.auth);
-        self.call_kinesis(&caller, call, permit).await
-    }
-
-    /// The one connection to the Kinesis door: its answer to a call, with the status and body that it
-    /// would give to a client of its own. The caller's permission for the stream in the path is checked
-    /// before; an iterator names its stream itself, so `GetRecords` is for the Kinesis door to check.
-    async fn call_kinesis(&self, _caller: &Caller, call: Call, _permit: Permit) -> Response {
-        let Call { action, body: _, changes: _ } = call;
-        let text = format!("{action} is not served by this process");
-        gateway::message(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException", &text)
+        // The permission for the stream in the path was asked for before; what else a body names, such as
+        // an iterator, the door itself looks at.
+        self.call_kinesis(caller, call.action, call.body.into(), permit).await
     }
 
     fn refuse(&self, error: &KafkaError) -> Response {

@@ -29,7 +29,7 @@ pub(super) struct Topic {
 }
 
 impl Topic {
-    fn new(name: TopicName, n_partitions: u32) -> Self {
+    pub(super) fn new(name: TopicName, n_partitions: u32) -> Self {
         Self { name, n_partitions, keyless_turn: AtomicU32::new(0) }
     }
 

@@ -1,13 +1,17 @@
 //! What a connection is doing, and until when it may go on with it.
 //!
-//! The socket, the service and the alarm of one connection share it; they all run in one task,
-//! so its atomics are there for the type system and need no ordering. Each request costs a few
-//! loads and stores: the alarm is set again only when it goes off.
+//! The socket, the service and the alarm of one connection share it; they all run in one task (the
+//! streams of HTTP/2, too), so its atomics are there for the type system and need no ordering. Each
+//! request costs a few loads and stores: the alarm is set again only when it goes off.
+//!
+//! With HTTP/2 a connection is busy while any of its streams is. Its socket says little then: what
+//! counts is how each stream's answer is taken, and that a request comes at all.
 
 use std::{
+    collections::HashMap,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -71,6 +75,26 @@ pub(super) struct Activity {
     give_way: Notify,
     /// The last request's body was not read to its end.
     body_is_open: AtomicBool,
+    /// HTTP/2 is spoken.
+    has_streams: AtomicBool,
+    streams: Mutex<Streams>,
+}
+
+/// The streams of HTTP/2 that are being answered.
+#[derive(Default)]
+struct Streams {
+    n_begun: u64,
+    open: HashMap<u64, Taken>,
+}
+
+/// How a stream's answer is taken.
+#[derive(Default)]
+struct Taken {
+    n_bytes: u64,
+    /// How long the peer let pieces wait that it has taken since.
+    waited: Duration,
+    /// Since when it lets the next one wait.
+    offered: Option<Instant>,
 }
 
 impl Activity {
@@ -84,14 +108,75 @@ impl Activity {
             n_sent: AtomicU64::new(0),
             give_way: Notify::new(),
             body_is_open: AtomicBool::new(false),
+            has_streams: AtomicBool::new(false),
+            streams: Mutex::default(),
         }
+    }
+
+    /// HTTP/2 will be spoken.
+    pub(super) fn speaks_streams(&self) {
+        self.has_streams.store(true, Relaxed);
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what names the stream.
+    pub(super) fn stream_begins(&self) -> u64 {
+        self.request_begins();
+        let mut streams = self.streams();
+        streams.n_begun += 1;
+        let id = streams.n_begun;
+        streams.open.insert(id, Taken::default());
+        id
+    }
+
+    pub(super) fn stream_ends(&self, id: u64) {
+        let mut streams = self.streams();
+        streams.open.remove(&id);
+        if streams.open.is_empty() {
+            self.enter(IDLE);
+        }
+    }
+
+    /// A piece of the stream's answer is there for the peer to take.
+    pub(super) fn offered(&self, id: u64) {
+        if let Some(taken) = self.streams().open.get_mut(&id) {
+            taken.offered = Some(Instant::now());
+        }
+    }
+
+    pub(super) fn taken(&self, id: u64, n_bytes: usize) {
+        if let Some(taken) = self.streams().open.get_mut(&id) {
+            taken.n_bytes += n_bytes as u64;
+            taken.waited += taken.offered.take().map_or(Duration::ZERO, |since| since.elapsed());
+        }
+    }
+
+    /// When the first of the peers' debts is due.
+    fn streams_deadline(&self) -> Option<Instant> {
+        if !self.has_streams.load(Relaxed) {
+            return None;
+        }
+        let due = |taken: &Taken| {
+            let since = taken.offered?;
+            let allowed = self.limits.pace.allows(taken.n_bytes).map(|allowed| allowed.saturating_sub(taken.waited));
+            Some(since + allowed.map_or(self.limits.idle, |allowed| allowed.min(self.limits.idle)))
+        };
+        self.streams().open.values().filter_map(due).min()
+    }
+
+    /// Whether nothing has come yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.phase.load(Relaxed) == FRESH
     }
 
     /// When the connection is to be cut off, unless something happens on it before.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let since = self.at(&self.since_ms);
         match self.phase.load(Relaxed) {
-            BUSY => None,
+            BUSY => self.streams_deadline(),
             IDLE => Some(since + self.limits.idle),
             SENDING => {
                 let progress_due = self.at(&self.progress_ms) + self.limits.idle;
@@ -118,13 +203,17 @@ impl Activity {
     }
 
     pub(super) fn received(&self) {
-        if matches!(self.phase.load(Relaxed), FRESH | IDLE) {
-            self.enter(HEAD);
+        match self.phase.load(Relaxed) {
+            // A ping is no head: it does not change how long there was no request.
+            IDLE if self.has_streams.load(Relaxed) => {}
+            FRESH | IDLE => self.enter(HEAD),
+            _ => {}
         }
     }
 
     pub(super) fn sent(&self, n_bytes: usize) {
         match self.phase.load(Relaxed) {
+            IDLE if self.has_streams.load(Relaxed) => {}
             IDLE => self.enter(IDLE),
             SENDING => {
                 self.n_sent.fetch_add(n_bytes as u64, Relaxed);
@@ -136,7 +225,7 @@ impl Activity {
 
     /// The peer takes no more for now.
     pub(super) fn send_blocks(&self) {
-        if self.phase.load(Relaxed) == IDLE {
+        if self.phase.load(Relaxed) == IDLE && !self.has_streams.load(Relaxed) {
             self.n_sent.store(0, Relaxed);
             self.progress_ms.store(self.now_ms(), Relaxed);
             self.enter(SENDING);

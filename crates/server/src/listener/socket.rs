@@ -13,7 +13,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::{activity::Activity, tls::Stream};
 
@@ -24,11 +25,29 @@ pub(super) struct Socket {
     is_at_end: bool,
     is_shut: bool,
     lingers: bool,
+    /// What came while it was found out which protocol is spoken, and is not read yet.
+    first: Bytes,
 }
+
+/// How every connection of HTTP/2 begins; no request of HTTP/1 does.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl Socket {
     pub(super) fn new(stream: Stream, activity: Arc<Activity>) -> Self {
-        Self { stream, activity, is_at_end: false, is_shut: false, lingers: false }
+        Self { stream, activity, is_at_end: false, is_shut: false, lingers: false, first: Bytes::new() }
+    }
+
+    /// Whether the peer speaks HTTP/2, told by its first bytes. May be called once, before all else.
+    pub(super) async fn begins_with_preface(&mut self) -> io::Result<bool> {
+        let (mut first, mut n_read) = ([0; PREFACE.len()], 0);
+        while n_read < first.len() && first[..n_read] == PREFACE[..n_read] {
+            match self.read(&mut first[n_read..]).await? {
+                0 => break,
+                n => n_read += n,
+            }
+        }
+        self.first = Bytes::copy_from_slice(&first[..n_read]);
+        Ok(first == PREFACE)
     }
 
     fn tell_sent(&self, polled: &Poll<io::Result<usize>>) {
@@ -60,6 +79,11 @@ impl Socket {
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.first.is_empty() {
+            let n_bytes = self.first.len().min(buf.remaining());
+            buf.put_slice(&self.first.split_to(n_bytes));
+            return Poll::Ready(Ok(()));
+        }
         let n_before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         if buf.filled().len() == n_before {

@@ -23,8 +23,9 @@ use tracing::{error, info};
 
 use crate::auth::Stamp;
 
-/// What is spoken on a connection, best first; those who name nothing of it still get HTTP/1.1.
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+/// What is spoken on a connection, best first; which of them it is, its first bytes say, so that those
+/// who name none of them are served as well.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Tls {

@@ -493,6 +493,10 @@ async fn whoever_guesses_is_slowed_down_and_others_are_not() {
 
 /// Signed by hand, as `auth::sigv4` is compared with botocore elsewhere.
 fn signed(id: &str, secret: &str, body: &str) -> http::request::Parts {
+    signed_call("ListStreams", id, secret, body)
+}
+
+fn signed_call(action: &str, id: &str, secret: &str, body: &str) -> http::request::Parts {
     let mac = |key: &[u8], text: &str| {
         ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec()
     };
@@ -500,8 +504,9 @@ fn signed(id: &str, secret: &str, body: &str) -> http::request::Parts {
     let sha = |text: &str| hex(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref());
     let time = chrono::Utc::now().format("%Y%m%dT%H%M%SZ").to_string();
     let scope = format!("{}/eu-west-1/kinesis/aws4_request", &time[..8]);
-    let headers = format!("host:localhost\nx-amz-date:{time}\nx-amz-target:Kinesis_20131202.ListStreams\n");
-    let names = "host;x-amz-date;x-amz-target";
+    let (media_type, target) = ("application/x-amz-json-1.1", format!("Kinesis_20131202.{action}"));
+    let headers = format!("content-type:{media_type}\nhost:localhost:8082\nx-amz-date:{time}\nx-amz-target:{target}\n");
+    let names = "content-type;host;x-amz-date;x-amz-target";
     let request = format!("POST\n/\n\n{headers}\n{names}\n{}", sha(body));
     let text = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{}", sha(&request));
     let key = scope.split('/').fold(format!("AWS4{secret}").into_bytes(), |key, part| mac(&key, part));
@@ -510,9 +515,10 @@ fn signed(id: &str, secret: &str, body: &str) -> http::request::Parts {
         hex(&mac(&key, &text))
     );
     let request = Request::post("/")
-        .header("host", "localhost")
+        .header("host", "localhost:8082")
         .header("x-amz-date", time)
-        .header("x-amz-target", "Kinesis_20131202.ListStreams")
+        .header("content-type", media_type)
+        .header("x-amz-target", target)
         .header("authorization", authorization);
     request.body(()).unwrap().into_parts().0
 }
@@ -547,6 +553,79 @@ fn a_signature_is_as_good_as_the_key_it_was_made_with() {
     assert_eq!(auth.caller(&signed(id, &secret, "{}").headers, None).unwrap_err(), Refused::BadKey);
     let bearer = Request::post("/").header("authorization", format!("Bearer {key}")).body(()).unwrap().into_parts().0;
     assert!(matches!(auth.signed(&bearer, b"", true), Err(SignatureError::Incomplete(_))));
+}
+
+#[tokio::test]
+async fn the_kinesis_door_takes_signatures_and_looks_at_every_stream_that_is_named() {
+    let mut keys = Keys::new();
+    let all = "produce,consume,describe,admin";
+    let (mine, theirs) = (keys.add(&[&format!("{all}:mine*")], None), keys.add(&[&format!("{all}:theirs")], None));
+    let reader = keys.add(&["consume:mine*"], None);
+    let slow = keys.add(&["describe:*"], Some(Plan { rate: Some(0.001), burst: None, quota: None, per: None }));
+    let node = Node::on(&Arc::new(MemoryLog::new()), |config| config.auth = keys.config());
+    let send = async |head: http::request::Parts, body: &str| {
+        let headers: Vec<_> = head.headers.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+        let headers: Vec<_> = headers.into_iter().filter(|(name, _)| *name != "host").collect();
+        node.ask("POST", "/", &headers, body.to_owned()).await
+    };
+    let ask = async |key: &str, action: &str, body: String| {
+        let mut head = signed_call(action, id_of(key), &keys.signing_secret(id_of(key)), &body);
+        head.headers.remove("host");
+        send(head, &body).await
+    };
+    let named = |name: &str, more: &str| format!(r#"{{"StreamName":"{name}"{more}}}"#);
+    let record = r#","Data":"eA==","PartitionKey":"k""#;
+    for name in ["mine.a", "theirs"] {
+        let key = if name == "theirs" { &theirs } else { &mine };
+        assert_eq!(ask(key, "CreateStream", named(name, r#","ShardCount":1"#)).await.status, 200, "{name}");
+        assert_eq!(ask(key, "PutRecord", named(name, record)).await.status, 200, "{name}");
+    }
+    let shard = r#","ShardId":"shardId-000000000000","ShardIteratorType":"TRIM_HORIZON""#;
+    let iterator = ask(&theirs, "GetShardIterator", named("theirs", shard)).await.json()["ShardIterator"].to_string();
+    let arn = r#"{"ResourceARN":"arn:aws:kinesis:us-east-1:000000000000:stream/theirs"}"#;
+    for (key, action, body) in [
+        (&mine, "PutRecord", named("theirs", record)),
+        (&mine, "PutRecords", named("theirs", r#","Records":[{"Data":"eA==","PartitionKey":"k"}]"#)),
+        (&mine, "DescribeStream", named("theirs", "")),
+        (
+            &mine,
+            "DescribeStreamSummary",
+            r#"{"StreamARN":"arn:aws:kinesis:us-east-1:000000000000:stream/theirs"}"#.to_owned(),
+        ),
+        (&mine, "ListShards", named("theirs", "")),
+        (&mine, "DeleteStream", named("theirs", "")),
+        (&mine, "DeleteStream", named("nowhere", "")),
+        (&mine, "CreateStream", named("other", r#","ShardCount":1"#)),
+        (&mine, "GetShardIterator", named("theirs", shard)),
+        (&mine, "GetRecords", format!(r#"{{"ShardIterator":{iterator}}}"#)),
+        (&mine, "ListTagsForResource", arn.to_owned()),
+        (&mine, "UpdateShardCount", named("theirs", r#","TargetShardCount":2,"ScalingType":"UNIFORM_SCALING""#)),
+        (&reader, "PutRecord", named("mine.a", record)),
+        (&reader, "DescribeStream", named("mine.a", "")),
+        (&reader, "ListStreams", "{}".to_owned()),
+    ] {
+        let said = ask(key, action, body).await;
+        assert_eq!(
+            (said.status, said.json()["__type"].as_str()),
+            (400, Some("AccessDeniedException")),
+            "{action} {said:?}"
+        );
+    }
+    assert_eq!(ask(&reader, "GetShardIterator", named("mine.a", shard)).await.status, 200);
+    assert_eq!(ask(&theirs, "GetRecords", format!(r#"{{"ShardIterator":{iterator}}}"#)).await.status, 200);
+    assert_eq!(ask(&mine, "ListStreams", "{}".to_owned()).await.json()["StreamNames"], serde_json::json!(["mine.a"]));
+    assert_eq!(ask(&slow, "ListStreams", "{}".to_owned()).await.status, 200);
+    let said = ask(&slow, "ListStreams", "{}".to_owned()).await;
+    assert_eq!(said.json()["__type"], "ThrottlingException", "{said:?}");
+    // Neither a key nor a signature of another body is a signature.
+    let good = signed_call("ListStreams", id_of(&mine), &keys.signing_secret(id_of(&mine)), "{}");
+    let body = r#"{"Limit":1}"#;
+    assert_eq!(send(good, body).await.json()["__type"], "InvalidSignatureException");
+    let headers = [("x-amz-target", "Kinesis_20131202.ListStreams"), ("content-type", "application/x-amz-json-1.1")];
+    for path in ["/", "/healthz", "/api/tasks", "/topics/mine.a"] {
+        let said = node.ask("POST", path, &[headers[0], headers[1], ("x-api-key", &mine)], "{}").await;
+        assert_eq!(said.json()["__type"], "MissingAuthenticationTokenException", "{path}");
+    }
 }
 
 #[test]

@@ -133,13 +133,18 @@ impl EventLog for TestLog {
         Ok(OffsetRange { partition: partition.clone(), start, end })
     }
 
-    async fn fetch(&self, _: &TopicPartition, _: Offset, _: usize) -> Result<Vec<StoredRecord>, LogError> {
-        Err(LogError::unavailable("nothing here reads"))
+    async fn fetch(&self, partition: &TopicPartition, from: Offset, _: usize) -> Result<Vec<StoredRecord>, LogError> {
+        let topics = self.topics.lock().unwrap();
+        let stored = topics[&partition.topic][partition.partition as usize].iter();
+        let record = |(i, record): (usize, &Record)| StoredRecord { offset: Offset(i as u64), record: record.clone() };
+        Ok(stored.enumerate().skip(from.0 as usize).map(record).collect())
     }
 
     async fn bounds(&self, partition: &TopicPartition) -> Result<Bounds, LogError> {
         let topics = self.topics.lock().unwrap();
-        let n_records = topics[&partition.topic][partition.partition as usize].len();
+        let of_topic = topics.get(&partition.topic);
+        let of_topic = of_topic.ok_or_else(|| LogError::UnknownTopic(partition.topic.clone()))?;
+        let n_records = of_topic[partition.partition as usize].len();
         Ok(Bounds { start: Offset::ZERO, end: Offset(n_records as u64) })
     }
 

@@ -4,7 +4,8 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use model::{
-    Header, LogError, OffsetRange, Stop, Timestamp, TopicPartition, config::Config, partitioner::partition_of_key,
+    EventLog, Header, LogError, OffsetRange, Stop, Timestamp, TopicChange, TopicPartition, config::Config,
+    partitioner::partition_of_key,
 };
 
 use server::router;
@@ -516,6 +517,42 @@ async fn topics_are_created_within_limits_and_only_by_requests_that_make_sense()
     assert_eq!((reply.status, reply.body), (404, error(40401, "Topic not found.")));
     server.log.with_topic("pin", 1);
     assert_eq!(server.produce("pin", body).await.status, 200);
+}
+
+#[tokio::test]
+async fn topics_that_the_log_changed_are_known_as_they_are_now() {
+    let body = r#"{"records":[{"value":1}]}"#;
+    let server = Server::start().await;
+    assert_eq!(server.produce("pin", body).await.status, 200);
+    let at_two = || server.post("/topics/pin/partitions/2", JSON, body);
+    assert_eq!(at_two().await.status, 404);
+    let pin = "pin".parse().unwrap();
+    server.log.change_topic(&pin, TopicChange::Grow { n_partitions: 3 }).await.unwrap();
+    assert_eq!(at_two().await.status, 200, "a partition that was added since is found");
+
+    server.log.change_topic(&pin, TopicChange::Delete).await.unwrap();
+    let reply = server.produce("pin", body).await;
+    assert_eq!((reply.status, reply.body), (404, error(40401, "Topic not found.")), "it is gone, and then made anew");
+    assert_eq!(server.produce("pin", body).await.status, 200);
+    assert_eq!(server.log.records("pin", 0).len(), 1);
+}
+
+#[tokio::test]
+async fn internal_topics_are_not_there_for_producers() {
+    let server = Server::with(|config| config.ingest.max_topics = 1).await;
+    server.log.with_topic("__state", 1);
+    for name in ["__state", "__new"] {
+        let reply = server.produce(name, r#"{"records":[{"value":1}]}"#).await;
+        let message = format!("topic {name} is internal: nobody else writes there");
+        assert_eq!((reply.status, reply.body), (400, error(40002, &message)));
+    }
+    assert_eq!(server.get("/topics/__state").await.status, 404);
+    assert!(server.log.records("__state", 0).is_empty());
+    let made = server.produce("pin", r#"{"records":[{"value":1}]}"#).await;
+    assert_eq!(made.status, 200, "they take none of ingest.max_topics: {}", made.body);
+    assert_eq!(server.get("/topics").await.body, r#"["pin"]"#);
+    let log = server.get("/api/log").await.body;
+    assert!(log.contains("pin") && !log.contains("__state"), "{log}");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 mod fakes;
 mod harness;
+mod kinesis_client;
 mod node;
 
 mod api;
@@ -11,7 +12,12 @@ mod consumers;
 mod gateway;
 mod hostile;
 mod kafka_rest;
+mod kinesis;
+mod kinesis_reads;
+mod kinesis_shards;
+mod kinesis_wire;
 mod listener;
+mod listener_streams;
 mod metrics;
 mod openapi;
 mod orchestrator;

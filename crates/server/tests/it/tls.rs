@@ -5,6 +5,7 @@
 
 use std::{fs, path::Path, sync::Arc};
 
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
@@ -100,6 +101,23 @@ async fn requests_are_answered_over_tls_and_only_over_tls() {
     assert!(connect_as(&server, &[], "example.org").await.is_err(), "a client looks at the name");
     assert!(connect_as(&server, &["imap"], "localhost").await.is_err(), "nobody speaks that here");
     assert!(ask(&mut connect(&server).await).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn who_names_http2_gets_it_and_who_begins_with_it_too() {
+    let files = Files::with(FIRST);
+    let server = files.server().await;
+    for (alpn, agreed) in [(&["h2", "http/1.1"][..], Some(&b"h2"[..])), (&["h2"], Some(b"h2")), (&[], None)] {
+        let stream = connect_as(&server, alpn, "localhost").await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), agreed);
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        for _ in 0..3 {
+            let request = http::Request::get("https://localhost/healthz").body(axum::body::Body::empty()).unwrap();
+            assert_eq!(sender.send_request(request).await.unwrap().status(), 200, "{alpn:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -92,7 +92,8 @@ impl Ledger {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let log = EmbeddedLog::open(folder, config, MAX_RECORD_BYTES).unwrap();
-            for partition in log.describe().await.unwrap().partitions() {
+            let description = log.describe().await.unwrap();
+            for partition in description.partitions().filter(|p| !p.topic.is_internal()) {
                 self.look_at(&log, &partition).await;
             }
         });

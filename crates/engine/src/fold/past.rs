@@ -1,0 +1,146 @@
+//! A stream's rows from before a fold: in tables, and asked for by name or by join key when a row
+//! needs it.
+
+use std::{collections::BTreeSet, path::Path, sync::Arc};
+
+use anyhow::{Context, Result};
+use datafusion::{
+    arrow::array::RecordBatch,
+    catalog::{MemTable, TableProvider},
+    common::JoinType,
+    prelude::{Column, Expr, SessionContext},
+};
+use futures::TryStreamExt;
+use model::Checkpoint;
+
+use super::known::Known;
+use crate::{
+    identity::{NameHasher, Place, Sources},
+    relation::below,
+};
+
+/// Hashes read from a table before they are sorted.
+const HASHES_AT_A_TIME: usize = 1 << 19;
+
+/// The rows of tables below a checkpoint.
+pub struct Past {
+    pub table: Option<Arc<dyn TableProvider>>,
+    pub below: Checkpoint,
+    /// Which names and join keys may be there; without them all may.
+    pub known: Option<Keys>,
+}
+
+/// Hashes of names and of join keys.
+pub struct Keys {
+    pub names: Known,
+    /// None where the join key is the name.
+    pub joins: Option<Known>,
+}
+
+impl Past {
+    pub fn may_name(&self, name: u64) -> Result<bool> {
+        match &self.known {
+            Some(known) => known.names.has(name),
+            None => Ok(self.table.is_some()),
+        }
+    }
+
+    pub fn may_join(&self, key: u64) -> Result<bool> {
+        match &self.known {
+            Some(known) => known.joins.as_ref().unwrap_or(&known.names).has(key),
+            None => Ok(self.table.is_some()),
+        }
+    }
+
+    /// Whether all rows of the past whose names are known stand before a place.
+    pub fn is_known_to_end_before(&self, sources: &Sources, place: Place) -> bool {
+        let begun = self.below.next.iter().filter(|(_, next)| next.0 > 0).map(|(partition, _)| partition);
+        self.known.is_some() && begun.max().is_none_or(|last| sources.is_in_or_behind(place, last))
+    }
+
+    /// Rows whose columns are equal to those of one of the `asked`.
+    pub async fn find(
+        &self,
+        context: &SessionContext,
+        asked: Vec<RecordBatch>,
+        columns: &[String],
+    ) -> Result<Vec<RecordBatch>> {
+        let (Some(table), Some(first)) = (&self.table, asked.first()) else { return Ok(vec![]) };
+        let schema = first.schema();
+        let asked = context.read_table(Arc::new(MemTable::try_new(schema.clone(), vec![asked])?))?.distinct()?;
+        let rows = context.read_table(table.clone())?;
+        let rows = match below(&self.below.next) {
+            Some(below) => rows.filter(below)?,
+            None => return Ok(vec![]),
+        };
+        let rows = rows.select(columns.iter().map(|c| Expr::Column(Column::from_name(c))).collect::<Vec<_>>())?;
+        let rows = rows.alias("past")?;
+        let asked = asked.alias("asked")?;
+        // NULLs are equal here, as they are where rows are told apart.
+        let same = schema.fields().iter().map(|f| {
+            let of = |side: &str| Expr::Column(Column::new(Some(side), f.name()));
+            datafusion::logical_expr::binary_expr(
+                of("past"),
+                datafusion::logical_expr::Operator::IsNotDistinctFrom,
+                of("asked"),
+            )
+        });
+        let found = rows.join_on(asked, JoinType::LeftSemi, same)?;
+        found.collect().await.context("looking for rows in the tables")
+    }
+}
+
+impl Keys {
+    /// None yet, of a stream whose rows have a name and a join key. What does not fit in memory goes
+    /// to a folder.
+    pub fn within(folder: &Path, identity: &[String], join: Option<&str>) -> Self {
+        let has_joins = join.is_some_and(|join| identity != [join]);
+        Self { names: Known::within(folder), joins: has_joins.then(|| Known::within(folder)) }
+    }
+
+    pub fn size_bytes(&self) -> usize {
+        self.names.size_bytes() + self.joins.as_ref().map_or(0, Known::size_bytes)
+    }
+
+    /// Adds those of a table's rows below a checkpoint.
+    pub async fn read(
+        &mut self,
+        context: &SessionContext,
+        table: &Arc<dyn TableProvider>,
+        hasher: &NameHasher,
+        identity: &[String],
+        join: Option<&str>,
+        at_most: &Checkpoint,
+    ) -> Result<()> {
+        let Some(below) = below(&at_most.next) else { return Ok(()) };
+        let columns: BTreeSet<&str> = identity.iter().map(String::as_str).chain(join).collect();
+        if columns.is_empty() {
+            return Ok(());
+        }
+        let columns: Vec<Expr> = columns.into_iter().map(|c| Expr::Column(Column::from_name(c))).collect();
+        let rows = context.read_table(table.clone())?.filter(below)?.select(columns)?;
+        let mut rows = rows.execute_stream().await?;
+        let identity: Vec<&str> = identity.iter().map(String::as_str).collect();
+        let (mut names, mut joins) = (Vec::new(), Vec::new());
+        while let Some(batch) = rows.try_next().await? {
+            if !identity.is_empty() {
+                names.extend(hasher.short_hashes(&batch, &identity)?);
+            }
+            if let Some(join) = join.filter(|_| self.joins.is_some()) {
+                joins.extend(hasher.short_hashes(&batch, &[join])?);
+            }
+            if names.len().max(joins.len()) >= HASHES_AT_A_TIME {
+                self.add(std::mem::take(&mut names), std::mem::take(&mut joins))?;
+            }
+        }
+        self.add(names, joins)
+    }
+
+    pub fn add(&mut self, names: Vec<u64>, joins: Vec<u64>) -> Result<()> {
+        self.names.add(names)?;
+        match &mut self.joins {
+            Some(known) => known.add(joins),
+            None => Ok(()),
+        }
+    }
+}
