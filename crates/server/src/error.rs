@@ -182,6 +182,11 @@ impl KafkaError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, 500, "internal", "Internal Server Error")
     }
 
+    /// What has no receipt was not stored.
+    pub fn stopping() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, 503, "stopping", "the server is stopping; nothing more is stored")
+    }
+
     /// Bodies in flight leave no room; nothing was accepted.
     pub fn overloaded() -> Self {
         let message = "too many bytes are in flight (ingest.max_inflight_bytes); nothing was accepted, try again";

@@ -59,21 +59,7 @@ impl Doors {
         Ok(())
     }
 
-    /// Brings records to their topic, which has the partition `highest`, and counts what is stored:
-    /// some of them at least, or this is an error.
-    async fn store(&self, topic: &str, highest: Option<u32>, records: Vec<Addressed>) -> Result<Appended, KafkaError> {
-        let topic = self.topics.find_or_create(topic, highest).await?;
-        let appended = self.store_in(&topic, records).await;
-        if appended.appends().iter().any(|append| append.outcome.is_ok()) {
-            return Ok(appended);
-        }
-        let errors = appended.appends().iter().filter_map(|a| a.outcome.as_ref().err());
-        // If a part of the request may have been stored, the producer must learn it.
-        let worst = errors.max_by_key(|e| matches!(e, LogError::Unavailable { outcome_unknown: true, .. }));
-        Err(KafkaError::of_log(worst.expect("a request has at least one append, and none succeeded")))
-    }
-
-    /// The same for a topic that is there; what is not stored is for the caller to tell.
+    /// Brings records to their topic and counts what is stored; what is not is for the caller to tell.
     async fn store_in(&self, topic: &topics::Topic, records: Vec<Addressed>) -> Appended {
         let appended = append::append(&*self.services.log, topic, records).await;
         for append in appended.appends() {
@@ -86,5 +72,19 @@ impl Doors {
             }
         }
         appended
+    }
+
+    /// The same for a topic that may have to be made first, and has the partition `highest`; some
+    /// records are stored at least, or this is an error.
+    async fn store(&self, topic: &str, highest: Option<u32>, records: Vec<Addressed>) -> Result<Appended, KafkaError> {
+        let topic = self.topics.find_or_create(topic, highest).await?;
+        let appended = self.store_in(&topic, records).await;
+        if appended.appends().iter().any(|append| append.outcome.is_ok()) {
+            return Ok(appended);
+        }
+        let errors = appended.appends().iter().filter_map(|a| a.outcome.as_ref().err());
+        // If a part of the request may have been stored, the producer must learn it.
+        let worst = errors.max_by_key(|e| matches!(e, LogError::Unavailable { outcome_unknown: true, .. }));
+        Err(KafkaError::of_log(worst.expect("a request has at least one append, and none succeeded")))
     }
 }

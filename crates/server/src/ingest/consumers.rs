@@ -9,6 +9,7 @@
 //! ends; then what it still commits is refused.
 
 mod balance;
+mod group;
 mod state;
 
 use std::{

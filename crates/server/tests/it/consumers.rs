@@ -10,7 +10,8 @@ use std::{
 use axum::body::Body;
 use event_log::{EmbeddedLog, MemoryLog};
 use http_body_util::BodyExt;
-use model::{EventLog, Record, Timestamp, config::Config};
+use model::{EventLog, Record, config::Config};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -549,5 +550,49 @@ async fn producers_cannot_write_to_internal_topics() {
         is(&said, 400, 40002, &format!("topic {topic} is internal: nobody else writes there"));
         assert_eq!(node.get(&format!("/topics/{topic}")).await.status, 404);
     }
-    assert!(Timestamp::now().0 > 0);
+}
+
+/// A member's turn: who, on which process, and what it does.
+fn turns() -> impl Strategy<Value = Vec<(usize, usize, u8)>> {
+    prop::collection::vec((0..3_usize, 0..2_usize, 0..10_u8), 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    /// Members come, read by any process, and go; what they read is committed when they ask again.
+    #[test]
+    fn every_record_is_returned_once_to_a_group_in_order(turns in turns()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let log = log_with(3).await;
+            let mut nodes = [Node::on(&log, |_| {}), Node::on(&log, |_| {})];
+            let (mut got, mut members, mut n_sent) = (Vec::new(), BTreeSet::new(), 0);
+            for (member, node, what) in turns {
+                let name = ["x", "y", "z"][member];
+                match what {
+                    0..3 if members.insert(name) => subscribe(&nodes[node], name, "").await,
+                    3 if members.remove(name) => assert_eq!(nodes[node].delete(&at(name, "")).await.status, 204),
+                    4 => nodes[node] = Node::on(&log, |_| {}),
+                    5..7 => {
+                        append(&*log, "a", n_sent % 3, &[&n_sent.to_string()]).await;
+                        n_sent += 1;
+                    }
+                    _ if members.contains(name) => got.extend(read(&nodes[node], name).await),
+                    _ => {}
+                }
+            }
+            for name in ["x", "y", "z"] {
+                if members.remove(name) {
+                    nodes[0].delete(&at(name, "")).await;
+                }
+            }
+            subscribe(&nodes[1], "last", "").await;
+            got.extend(read(&nodes[1], "last").await);
+            for p in 0..3 {
+                let of_partition: Vec<i64> = got.iter().copied().filter(|value| value % 3 == p).collect();
+                let sent: Vec<i64> = (0..i64::from(n_sent)).filter(|value| value % 3 == p).collect();
+                assert_eq!(of_partition, sent, "partition {p}");
+            }
+        });
+    }
 }

@@ -32,6 +32,10 @@ impl Node {
         Self { router: router::router(services(log.clone(), config), Stop::new()) }
     }
 
+    pub(crate) fn stopped_by(log: &Arc<impl EventLog + 'static>, stop: &Stop) -> Self {
+        Self { router: router::router(services(log.clone(), Config::defaults()), stop.clone()) }
+    }
+
     pub(crate) async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Said {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost:8082");
         for (name, value) in headers {

@@ -409,3 +409,31 @@ async fn a_batch_says_of_each_entry_by_its_name() {
     }
     is(&ask(&node, "POST", &batch, &json!({ "x": 1 })).await, 422, 422, "Unrecognized field: x");
 }
+
+#[tokio::test]
+async fn a_stream_and_a_read_that_wait_end_when_the_server_stops() {
+    let server = Server::start().await;
+    server.log.with_topic("a", 1);
+    let mut client = server.connect().await;
+    let path = "/v3/clusters/00000000-0000-0000-0000-000000000000/topics/a/records";
+    let object = r#"{"value":{"type":"JSON","data":1}}"#;
+    client
+        .send(format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{object}"
+        ))
+        .await;
+    client.until("\"offset\":0,").await;
+    server.stop.cancel();
+    client.until(r#"{"error_code":503,"message":"the server is stopping; nothing more is stored"}"#).await;
+    server.stopped().await;
+
+    let (log, _) = log_with("a", 1).await;
+    let stop = model::Stop::new();
+    let node = Node::stopped_by(&log, &stop);
+    node.post("/consumers/g", r#"{"name":"c","consumer.request.timeout.ms":30000}"#).await;
+    node.post("/consumers/g/instances/c/subscription", r#"{"topics":["a"]}"#).await;
+    let waiting = tokio::spawn(async move { node.get("/consumers/g/instances/c/records").await });
+    tokio::task::yield_now().await;
+    stop.cancel();
+    assert_eq!(waiting.await.unwrap().body, "[]");
+}

@@ -277,7 +277,10 @@ impl<'de: 'b, 'b> Deserialize<'de> for Entries<'b> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::ingest::kinesis::value::Value;
 
     #[test]
     fn texts_stay_slices_of_the_body() {
@@ -334,6 +337,38 @@ mod tests {
         ] {
             let error = PutBody::parse(Format::Cbor, body).err().unwrap();
             assert_eq!(error.name, "SerializationException", "{body:?}");
+        }
+    }
+    /// Bodies that are right but for a few bytes.
+    fn mutated(right: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
+        let mutation = (any::<prop::sample::Index>(), 0..4_usize, prop::collection::vec(any::<u8>(), 0..4));
+        prop::collection::vec(mutation, 0..4).prop_map(move |mutations| {
+            let mut body = right.clone();
+            for (at, n_removed, added) in mutations {
+                let start = at.index(body.len() + 1);
+                let end = body.len().min(start + n_removed);
+                body.splice(start..end, added);
+            }
+            body
+        })
+    }
+
+    const JSON: &[u8] = br#"{"StreamName":"s","Records":[{"Data":"aGk=","PartitionKey":"k\u0041"},{"Data":"","PartitionKey":"l","ExplicitHashKey":"7"}]}"#;
+    const CBOR: &[u8] =
+        b"\xbf\x67Records\x9f\xbf\x64Data\x42hi\x6cPartitionKey\x61k\xff\xff\x6aStreamName\x7f\x61s\xff\x61t\xc1\x1b\0\0\0\0\0\0\0\x01\xff";
+
+    proptest! {
+        #[test]
+        fn any_body_is_read_or_refused(json in mutated(JSON.to_vec()), cbor in mutated(CBOR.to_vec())) {
+            for (format, body) in [(Format::Json, json), (Format::Cbor, cbor)] {
+                let put = PutBody::parse(format, &body);
+                let value = Value::parse(format, &body);
+                // What is read as records is a map of whatever else.
+                if put.is_ok() && format == Format::Cbor {
+                    prop_assert!(value.is_some());
+                }
+                let _ = Value::parse(Format::Cbor, &body);
+            }
         }
     }
 }

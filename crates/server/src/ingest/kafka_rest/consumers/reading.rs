@@ -64,7 +64,7 @@ impl Doors {
             }
             self.collect(&view, question.max_bytes, &mut answer).await?;
             let is_enough = answer.n_records > 0 && answer.n_bytes >= view.settings.min_bytes;
-            let is_time = Instant::now() >= deadline;
+            let is_time = Instant::now() >= deadline || self.stop.is_cancelled();
             if is_enough || answer.is_full || is_time {
                 match self.hand_out(question, &view, answer).await? {
                     Some(body) => return Ok(body),
@@ -82,8 +82,11 @@ impl Doors {
                 }
             }
             let wake = deadline.min(next_expiry(&view));
-            let _ = timeout_at(wake, moved.changed()).await;
-            sleep_until(wake.min(Instant::now() + LINGER)).await;
+            let more = async {
+                let _ = timeout_at(wake, moved.changed()).await;
+                sleep_until(wake.min(Instant::now() + LINGER)).await;
+            };
+            let _ = self.stop.run_until_cancelled(more).await;
         }
     }
 

@@ -3,7 +3,8 @@
 //! receipts were taken, so that memory is bounded by the largest object and a piece of the body.
 //!
 //! An object whose content is wrong gets its receipt and the stream goes on. After what is no JSON
-//! object, or is too large, nothing that follows could be trusted: the stream ends with a receipt.
+//! object, or is too large, nothing that follows could be trusted: the stream ends with a receipt,
+//! as it does when the server stops.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -145,8 +146,9 @@ impl Producing {
     async fn receive(&mut self) -> Result<bool, KafkaError> {
         let idle = Duration::from_millis(self.doors.services.config.server.body_timeout_ms);
         let deadline = self.ends_at.min(Instant::now() + idle);
-        let frame = timeout_at(deadline, self.body.frame()).await;
-        let mut frame = frame.map_err(|_| KafkaError::body_timeout())?;
+        let stop = self.doors.stop.clone();
+        let frame = stop.run_until_cancelled(timeout_at(deadline, self.body.frame())).await;
+        let mut frame = frame.ok_or_else(KafkaError::stopping)?.map_err(|_| KafkaError::body_timeout())?;
         loop {
             let Some(received) = frame else { return Ok(false) };
             let received = received.map_err(|e| KafkaError::bad_request(format!("the request body broke off: {e}")))?;
