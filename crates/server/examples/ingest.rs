@@ -25,7 +25,7 @@ async fn main() -> anyhow::Result<()> {
         log: log.clone(),
         query: None,
         ingest: true,
-        auth: Arc::new(Auth::off()),
+        auth: Arc::new(Auth::open(&config.auth)?),
         tasks: Handle::default(),
         streams: Arc::new([]),
         metrics: Arc::new(Metrics::new()),
