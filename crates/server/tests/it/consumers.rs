@@ -404,7 +404,11 @@ async fn an_answer_that_did_not_leave_whole_is_returned_again() {
         }
         drop(body);
         // What is given back is written down behind the client's back.
-        while node.get(&at("c", "/records?timeout=1")).await.json().as_array().unwrap().len() < 2 {}
+        let mut n_tries = 0;
+        while node.get(&at("c", "/records?timeout=1")).await.json().as_array().unwrap().len() < 2 {
+            n_tries += 1;
+            assert!(n_tries < 100, "they are returned again");
+        }
         let back = r#"{"partitions":[]}"#;
         assert_eq!(node.post(&at("c", "/positions/beginning"), back).await.status, 204);
     }
