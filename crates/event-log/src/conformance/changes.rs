@@ -163,7 +163,11 @@ async fn appenders_and_readers_bear_deletions(log: Arc<dyn EventLog>) {
             while goes_on() {
                 let records = (0..1 + ranges.len() % 20).map(|s| stamped(appender, s)).collect();
                 match log.append(&partition, records).await {
-                    Ok(range) => ranges.push(range),
+                    Ok(range) => {
+                        ranges.push(range);
+                        // In memory nothing else lets others have their turn.
+                        tokio::task::yield_now().await;
+                    }
                     Err(LogError::UnknownTopic(_)) => tokio::task::yield_now().await,
                     Err(e) => panic!("an append is stored or finds no topic: {e}"),
                 }
