@@ -16,7 +16,7 @@ use engine::{
 };
 use event_log::EmbeddedLog;
 use model::{EventLog, Query, StreamDef, Task, Timestamp, config::Config, task::Stop};
-use server::{Services, listener, metrics::Metrics, orchestrator::Driver, router};
+use server::{Services, auth::Auth, listener, metrics::Metrics, orchestrator::Driver, router};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -61,7 +61,8 @@ pub struct App {
 impl App {
     /// Opens everything below a data folder and binds the address. Nothing runs yet.
     pub async fn open(config: Config, folder: &DataFolder, roles: &BTreeSet<Role>) -> Result<Self> {
-        let listener = listener::bind(config.server.listen).await?;
+        let listener = listener::bind(&config).await?;
+        let auth = Arc::new(Auth::open(&config.auth)?);
         let definitions = data::definitions(&config).await?;
         let log = Arc::new(folder.open_log(&config).await?);
         let landing = folder.open_landing()?;
@@ -97,6 +98,7 @@ impl App {
             log: log.clone(),
             query: roles.contains(&Role::Serving).then(|| query.clone() as Arc<dyn Query>),
             ingest: roles.contains(&Role::Ingest),
+            auth,
             tasks: driver.handle(),
             streams,
             metrics,
@@ -105,9 +107,10 @@ impl App {
         Ok(Self { log, listener, driver, services, config, query })
     }
 
-    /// `http://127.0.0.1:8082`.
+    /// `http://127.0.0.1:8082`, or `https://…` where there is a certificate.
     pub fn url(&self) -> Result<String> {
-        Ok(format!("http://{}", self.listener.local_addr()?))
+        let scheme = if self.config.server.tls_cert_file.is_empty() { "http" } else { "https" };
+        Ok(format!("{scheme}://{}", self.listener.local_addr()?))
     }
 
     pub fn query(&self) -> Arc<dyn Query> {

@@ -21,6 +21,7 @@ use crate::{
     emulate::{self, EmulateArgs},
     init,
     inspect::{self, InspectArgs},
+    keys::{self, KeysCommand},
     progress::Progress,
     show::{self, Format},
     shutdown,
@@ -105,6 +106,9 @@ enum Command {
     Check,
     /// Print every setting with its meaning and default.
     DefaultConfig,
+    /// Who may use the server: make, list and remove keys.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Look into a data folder: log, landing objects, checkpoints.
     Inspect(InspectArgs),
 }
@@ -192,11 +196,13 @@ async fn run(cli: Cli) -> Result<()> {
             print!("{}", model::config::DEFAULT);
             Ok(())
         }
+        Command::Keys(command) => keys::run(command, &config()?.auth),
         Command::Inspect(args) => inspect::run(args, &folder, &config()?).await,
     }
 }
 
-/// Defaults, then `--config`, then the environment, then `--listen`.
+/// Defaults, then `--config`, then the environment, then `--listen`; files that are not named get
+/// their names.
 fn settings(common: &Common) -> Result<Config> {
     let text = match &common.config {
         Some(path) => {
@@ -207,15 +213,36 @@ fn settings(common: &Common) -> Result<Config> {
     };
     let file = text.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
     let mut config = Config::load(file, std::env::vars())?;
-    let parent = common.config.as_deref().and_then(Path::parent);
-    if let (Some(parent), false) = (parent, config.definitions.folder.is_empty()) {
-        let folder = parent.join(&config.definitions.folder);
-        config.definitions.folder = folder.to_str().context("the definitions folder is not UTF-8")?.to_owned();
+    // Names of files start at the file of settings that they stand in.
+    if let Some(parent) = common.config.as_deref().and_then(Path::parent) {
+        let (server, auth) = (&mut config.server, &mut config.auth);
+        for name in [
+            &mut config.definitions.folder,
+            &mut server.tls_cert_file,
+            &mut server.tls_key_file,
+            &mut auth.keys_file,
+            &mut auth.secret_file,
+        ] {
+            if !name.is_empty() {
+                *name = utf8(&parent.join(&*name))?;
+            }
+        }
+    }
+    let folder = common.data.as_deref().unwrap_or(Path::new("corkboard-data"));
+    if config.auth.keys_file.is_empty() {
+        config.auth.keys_file = utf8(&folder.join("keys.toml"))?;
+    }
+    if config.auth.secret_file.is_empty() {
+        config.auth.secret_file = utf8(&Path::new(&config.auth.keys_file).with_extension("secret"))?;
     }
     if let Some(listen) = common.listen {
         config.server.listen = listen;
     }
     Ok(config)
+}
+
+fn utf8(path: &Path) -> Result<String> {
+    Ok(path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?.to_owned())
 }
 
 async fn serve(config: Config, folder: &DataFolder, roles: Vec<Role>) -> Result<()> {
@@ -235,6 +262,7 @@ async fn views_alone(config: &Config) -> Result<Serving> {
 async fn check(common: &Common) -> Result<()> {
     let config = settings(common)?;
     let definitions = data::definitions(&config).await?;
+    server::auth::Auth::open(&config.auth)?;
     for task in config.tasks.keys() {
         if !["landing", "speed", "batch", "compact", "vacuum", "trim"].contains(&task.as_str()) {
             bail!("tasks.{task}: there is no such task; there are landing, speed, batch, compact, vacuum, trim");

@@ -19,6 +19,8 @@ pub mod show;
 
 pub mod inspect;
 
+pub mod keys;
+
 pub mod init;
 
 pub mod app;

@@ -20,6 +20,7 @@ const ENVIRONMENT_PREFIX: &str = "CORKBOARD__";
 pub struct Config {
     pub definitions: DefinitionsConfig,
     pub server: ServerConfig,
+    pub auth: AuthConfig,
     pub ingest: IngestConfig,
     pub consumers: ConsumersConfig,
     pub kinesis: KinesisConfig,
@@ -44,6 +45,10 @@ pub struct DefinitionsConfig {
 pub struct ServerConfig {
     pub listen: SocketAddr,
     pub allowed_hosts: Vec<String>,
+    pub cors_origins: Vec<String>,
+    pub tls_cert_file: String,
+    pub tls_key_file: String,
+    pub tls_handshake_timeout_ms: u64,
     pub max_connections: usize,
     pub header_timeout_ms: u64,
     pub body_timeout_ms: u64,
@@ -53,6 +58,28 @@ pub struct ServerConfig {
     pub max_header_bytes: usize,
     pub max_headers: usize,
     pub drain_timeout_ms: u64,
+}
+
+/// Who may ask for what. It names files; no secret stands in the settings.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthConfig {
+    pub mode: AuthMode,
+    pub keys_file: String,
+    pub secret_file: String,
+    pub presigned: bool,
+    pub refuse_replays: bool,
+    pub max_replay_signatures: usize,
+    pub max_failures_per_minute: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthMode {
+    /// Whoever reaches the port may do anything.
+    Off,
+    /// A request brings a key of `keys_file`, or is signed with one.
+    Keys,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -236,6 +263,8 @@ impl Config {
         let invalid = |problem: String| InvalidConfig { source_name: source_name.to_owned(), problem };
         for (name, value) in [
             ("server.max_connections", self.server.max_connections),
+            ("auth.max_replay_signatures", self.auth.max_replay_signatures),
+            ("auth.max_failures_per_minute", self.auth.max_failures_per_minute as usize),
             ("ingest.max_body_bytes", self.ingest.max_body_bytes),
             ("ingest.max_records_per_request", self.ingest.max_records_per_request),
             ("ingest.max_batch_entries", self.ingest.max_batch_entries),
@@ -270,6 +299,18 @@ impl Config {
                 return Err(invalid(format!("{name} is {value}; sorts spill to disk, but need at least {least} MiB")));
             }
         }
+        if self.server.tls_cert_file.is_empty() != self.server.tls_key_file.is_empty() {
+            return Err(invalid(
+                "server.tls_cert_file and server.tls_key_file are set together or not at all".to_owned(),
+            ));
+        }
+        for origin in &self.server.cors_origins {
+            if !is_origin(origin) {
+                return Err(invalid(format!(
+                    "server.cors_origins: {origin:?} is not an origin such as https://example.org, nor *"
+                )));
+            }
+        }
         if self.ingest.max_inflight_bytes < self.ingest.max_body_bytes {
             return Err(invalid("ingest.max_inflight_bytes is smaller than ingest.max_body_bytes".to_owned()));
         }
@@ -278,6 +319,13 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// `*`, or a scheme and an authority as browsers write them: nothing after it, nothing to escape.
+fn is_origin(text: &str) -> bool {
+    let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']');
+    text == "*" || authority.is_some_and(|a| !a.is_empty() && a.bytes().all(allowed))
 }
 
 fn read(source_name: &str, settings: &Table) -> Result<Config, InvalidConfig> {
@@ -343,6 +391,9 @@ mod tests {
             ("[server]\nlissten = 1\n", None, ["my.toml", "lissten"]),
             ("[server]\nlisten = 1\n", None, ["my.toml", "listen"]),
             ("[landing]\nflush_size = 0\n", None, ["my.toml", "landing.flush_size"]),
+            ("[server]\ntls_cert_file = \"a.pem\"\n", None, ["my.toml", "server.tls_key_file"]),
+            ("[server]\ncors_origins = [\"https://a.org/\"]\n", None, ["my.toml", "server.cors_origins"]),
+            ("[auth]\nmode = \"on\"\n", None, ["my.toml", "mode"]),
             ("[batch]\nmemory_bytes = 1024\n", None, ["batch.memory_bytes", "32 MiB"]),
             ("", Some(("CORKBOARD__SERVER__PORT", "1")), ["CORKBOARD__SERVER__PORT", "port"]),
             ("", Some(("CORKBOARD__LOG__SEGMENT_BYTES", "1000")), ["SEGMENT_BYTES", "log.segment_bytes"]),

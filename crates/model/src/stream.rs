@@ -115,7 +115,7 @@ impl StreamDef {
 }
 
 /// `*` stands for any run of characters, everything else for itself.
-fn matches(pattern: &str, text: &str) -> bool {
+pub fn matches(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut text) = text.strip_prefix(head) else { return false };
     let parts: Vec<&str> = rest.split('*').collect();

@@ -10,25 +10,28 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::Context;
 use event_log::EmbeddedLog;
 use model::{Stop, config::Config};
-use server::{Services, listener, metrics::Metrics, orchestrator::Handle, router};
+use server::{Services, auth::Auth, listener, metrics::Metrics, orchestrator::Handle, router};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let folder: PathBuf = arguments.next().context("name a folder for the log")?.into();
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:0".to_owned()).parse()?;
-    let config = Arc::new(Config::load(None, std::env::vars())?);
+    let mut config = Config::load(None, std::env::vars())?;
+    config.server.listen = address;
+    let config = Arc::new(config);
     let log = Arc::new(EmbeddedLog::open(&folder, &config.log, config.ingest.max_record_bytes)?);
     let services = Services {
         log: log.clone(),
         query: None,
         ingest: true,
+        auth: Arc::new(Auth::open(&config.auth)?),
         tasks: Handle::default(),
         streams: Arc::new([]),
         metrics: Arc::new(Metrics::new()),
         config: config.clone(),
     };
-    let port = listener::bind(address).await?;
+    let port = listener::bind(&config).await?;
     println!("listening on http://{}", port.local_addr()?);
     let stop = Stop::new();
     tokio::spawn({

@@ -19,10 +19,11 @@ use server::{ingest::Bodies, listener, metrics::Metrics, router};
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".to_owned()).parse()?;
-    let (config, metrics) = (Config::defaults(), Arc::new(Metrics::new()));
+    let (mut config, metrics) = (Config::defaults(), Arc::new(Metrics::new()));
+    config.server.listen = address;
     let bodies = Arc::new(Bodies::new(&config, &metrics));
     let routes = Router::new().route("/noop", post(read_only)).with_state(bodies);
-    let port = listener::bind(address).await?;
+    let port = listener::bind(&config).await?;
     println!("listening on http://{}", port.local_addr()?);
     let stop = Stop::new();
     tokio::spawn({

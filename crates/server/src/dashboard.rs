@@ -1,5 +1,5 @@
-//! The page that people look at: a few files compiled into the binary, which ask `/api` for
-//! everything they show. There is no build step and no other host: what the browser runs is
+//! The pages that people look at: a few files compiled into the binary, which ask `/api` for
+//! everything they show, and `/openapi.json` for what there is to ask. There is no build step and no other host: what the browser runs is
 //! what stands in `assets/`, and the content security policy allows nothing else.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -39,8 +39,14 @@ const STYLE: &str = "text/css; charset=utf-8";
 
 static INDEX: Asset = asset!("index.html", HTML);
 
-static ASSETS: [Asset; 9] = [
+static DOCS: Asset = asset!("docs.html", HTML);
+/// What the server answers, as OpenAPI 3.1; a test compares it with the routes.
+static OPEN_API: Asset = asset!("openapi.json", "application/json");
+
+static ASSETS: [Asset; 11] = [
     asset!("style.css", STYLE),
+    asset!("docs.css", STYLE),
+    asset!("docs.js", SCRIPT),
     asset!("app.js", SCRIPT),
     asset!("chart.js", SCRIPT),
     asset!("dom.js", SCRIPT),
@@ -51,10 +57,13 @@ static ASSETS: [Asset; 9] = [
     asset!("views.js", SCRIPT),
 ];
 
-/// The page under `/dashboard`, and the files it is made of.
+/// The pages under `/dashboard` and `/docs`, and the files they are made of.
 pub fn routes() -> Router<Services> {
-    let page = Router::new().route("/dashboard", get(|_: KnownHost| async { index() }));
-    ASSETS.iter().fold(page, |router, asset| {
+    let pages = Router::new()
+        .route("/dashboard", get(|_: KnownHost| async { index() }))
+        .route("/docs", get(|_: KnownHost, headers: HeaderMap| async move { serve(&DOCS, &headers) }))
+        .route("/openapi.json", get(|_: KnownHost, headers: HeaderMap| async move { serve(&OPEN_API, &headers) }));
+    ASSETS.iter().fold(pages, |router, asset| {
         router.route(asset.path, get(move |_: KnownHost, headers: HeaderMap| async move { serve(asset, &headers) }))
     })
 }

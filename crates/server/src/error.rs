@@ -73,6 +73,16 @@ impl KafkaError {
         Self::new(StatusCode::FORBIDDEN, 40301, "foreign_page", message)
     }
 
+    /// A caller who is not let in: 401, 403 or 429.
+    pub fn refused(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(status, u32::from(status.as_u16()) * 100 + 1, "refused", message)
+    }
+
+    /// The caller's key lacks a permission for what stands in the body.
+    pub fn forbidden(permission: impl std::fmt::Display, name: &str) -> Self {
+        Self::refused(StatusCode::FORBIDDEN, format!("Not authorized: this key lacks {permission} on {name:?}"))
+    }
+
     pub fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, 404, "not_found", "HTTP 404 Not Found")
     }

@@ -5,20 +5,40 @@ use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
-use http::{HeaderName, HeaderValue, StatusCode, Uri, header, uri::PathAndQuery};
+use http::{Extensions, HeaderName, HeaderValue, StatusCode, Uri, header, uri::PathAndQuery};
+use serde_json::json;
+
+use crate::auth::{Exceeded, Refused};
 
 /// Where the doors' own paths begin; no stage is called so.
-const DOORS: [&str; 4] = ["topics", "brokers", "consumers", "v3"];
+const DOORS: [&str; 5] = ["topics", "brokers", "consumers", "v3", STREAMS];
+/// The gateway's own resources.
+const STREAMS: &str = "streams";
 /// What most people call their stage. Below these, paths that lead nowhere are the gateway's.
 const USUAL_STAGES: [&str; 3] = ["dev", "test", "prod"];
 const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
+
+/// On a request whose path began with a stage.
+#[derive(Clone, Copy)]
+struct ByStage;
 
 /// The request as the doors know it.
 pub fn without_stage(mut request: Request) -> Request {
     if let Some(uri) = beyond_stage(request.uri()) {
         *request.uri_mut() = uri;
+        request.extensions_mut().insert(ByStage);
     }
     request
+}
+
+/// Whether the caller speaks to the gateway, and not to a door by its own path.
+pub fn is_asked(uri: &Uri, extensions: &Extensions) -> bool {
+    extensions.get::<ByStage>().is_some() || answers_for(uri)
+}
+
+/// Whether records come in or go out below this path.
+pub fn is_of_a_door(uri: &Uri) -> bool {
+    first_segment(uri.path()).is_some_and(|first| DOORS.contains(&first) || first == "pin")
 }
 
 fn beyond_stage(uri: &Uri) -> Option<Uri> {
@@ -35,23 +55,40 @@ fn beyond_stage(uri: &Uri) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-fn first_segment(path: &str) -> Option<&str> {
+pub fn first_segment(path: &str) -> Option<&str> {
     path.strip_prefix('/')?.split('/').next()
 }
 
-/// Whether a path that leads nowhere is for the gateway to answer.
-pub fn is_of_a_stage(uri: &Uri) -> bool {
-    let first = first_segment(uri.path());
-    first.is_some_and(|first| USUAL_STAGES.iter().any(|stage| stage.eq_ignore_ascii_case(first)))
+/// Whether a path or method that leads nowhere is for the gateway to answer.
+pub fn answers_for(uri: &Uri) -> bool {
+    let is_own = |first: &str| first == STREAMS || USUAL_STAGES.iter().any(|stage| stage.eq_ignore_ascii_case(first));
+    first_segment(uri.path()).is_some_and(is_own)
 }
 
-/// What the gateway says of any path that it does not know.
+/// What the gateway says of any path or method that it does not know.
 pub fn not_found() -> Response {
+    message(StatusCode::FORBIDDEN, "MissingAuthenticationTokenException", "Missing Authentication Token")
+}
+
+/// What the gateway says to a caller who is not let in.
+pub fn refusal(status: StatusCode, refused: Refused) -> Response {
+    let (error_type, text) = match refused {
+        Refused::NoKey | Refused::BadKey | Refused::Forbidden => ("ForbiddenException", "Forbidden"),
+        Refused::Exceeded(Exceeded::Quota { .. }) => ("LimitExceededException", "Limit Exceeded"),
+        Refused::Exceeded(Exceeded::Rate { .. }) | Refused::TooManyFailures => {
+            ("TooManyRequestsException", "Too Many Requests")
+        }
+    };
+    message(status, error_type, text)
+}
+
+/// An answer of the gateway itself.
+pub fn message(status: StatusCode, error_type: &'static str, text: &str) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (ERROR_TYPE, HeaderValue::from_static("MissingAuthenticationTokenException")),
+        (ERROR_TYPE, HeaderValue::from_static(error_type)),
     ];
-    (StatusCode::FORBIDDEN, headers, r#"{"message":"Missing Authentication Token"}"#).into_response()
+    (status, headers, json!({ "message": text }).to_string()).into_response()
 }
 
 #[cfg(test)]
@@ -64,6 +101,9 @@ mod tests {
             ("/prod/topics/0a3.pin", Some("/topics/0a3.pin")),
             ("/my-stage_2/topics/a/partitions/0?x=/topics/", Some("/topics/a/partitions/0?x=/topics/")),
             ("/dev/brokers", Some("/brokers")),
+            ("/dev/streams/a/record", Some("/streams/a/record")),
+            ("/test/consumers/g", Some("/consumers/g")),
+            ("/streams/topics/x", None),
             ("http://example.org:1/dev/topics?x", Some("http://example.org:1/topics?x")),
             ("/dev/topics", Some("/topics")),
             ("/dev/consumers/g/instances/i/records?timeout=1", Some("/consumers/g/instances/i/records?timeout=1")),

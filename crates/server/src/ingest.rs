@@ -13,6 +13,7 @@ mod kafka_rest;
 pub mod kinesis;
 mod once;
 mod pin;
+mod streams;
 mod topics;
 
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use self::{
     append::{Addressed, Appended},
     idempotency::Once,
 };
-use crate::{Services, api::SameOrigin, error::KafkaError, metrics::Metrics};
+use crate::{Services, api::SameOrigin, cors, error::KafkaError, metrics::Metrics};
 
 /// The doors' own state: how bodies are read, and which topics there are.
 struct Doors {
@@ -58,13 +59,14 @@ pub fn routes(services: &Services, stop: Stop) -> Router {
         services: services.clone(),
         stop,
     });
-    kafka_rest::routes().merge(pin::routes()).merge(kinesis::routes()).with_state(doors)
+    let routes = kafka_rest::routes().merge(pin::routes()).merge(kinesis::routes()).merge(streams::routes());
+    routes.with_state(doors)
 }
 
 impl Doors {
     /// Refuses pages of other sites; only browsers say whose page it is that asks.
     async fn check_origin(&self, head: &mut Parts) -> Result<(), KafkaError> {
-        if head.headers.contains_key(header::ORIGIN) {
+        if head.headers.contains_key(header::ORIGIN) && !cors::allows(&head.headers, &self.services.config.server) {
             let same_origin = SameOrigin::from_request_parts(head, &self.services).await;
             same_origin.map_err(|_| KafkaError::foreign_page())?;
         }

@@ -9,17 +9,23 @@ mod pace;
 
 pub mod error;
 
+pub mod auth;
+
 pub mod replicated;
 
 pub mod orchestrator;
 
 pub mod api;
 
+mod gateway;
+
+mod cors;
+
 pub mod ingest;
 
 pub mod dashboard;
 
-mod gateway;
+pub mod guard;
 
 pub mod router;
 
@@ -37,6 +43,7 @@ pub struct Services {
     pub query: Option<Arc<dyn Query>>,
     /// Whether this process takes records in.
     pub ingest: bool,
+    pub auth: Arc<auth::Auth>,
     pub tasks: orchestrator::Handle,
     pub streams: Arc<[StreamDef]>,
     pub metrics: Arc<metrics::Metrics>,

@@ -8,6 +8,8 @@
 mod activity;
 mod crowd;
 mod descriptors;
+mod tls;
+
 mod socket;
 mod streams;
 
@@ -15,7 +17,7 @@ use std::{
     convert::Infallible,
     future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -30,7 +32,10 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use model::{Stop, config::ServerConfig};
+use model::{
+    Stop,
+    config::{AuthMode, Config, ServerConfig},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
@@ -42,8 +47,9 @@ use activity::{Activity, Limits, WatchedBody};
 use crowd::Crowd;
 use socket::Socket;
 use streams::{Begin, OpenStream, Streams, WatchedAnswer};
+use tls::{Stream, Tls};
 
-use crate::pace::Pace;
+use crate::{auth::Peer, pace::Pace};
 
 /// The smallest buffer that hyper takes.
 const MIN_BUFFER_BYTES: usize = 8192;
@@ -66,15 +72,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// While every connection is being answered and another waits for a place, look again this often.
 const ROOM_PAUSE: Duration = Duration::from_millis(20);
 
-/// Opens the port. Only loopback addresses for now: whoever reaches the port may do anything.
-pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
-    if !addr.ip().is_loopback() {
-        bail!(
-            "{addr} can be reached from other machines, and this version has no authentication; \
-             listen on a loopback address, such as --listen 127.0.0.1:{}",
-            addr.port()
-        );
-    }
+/// Opens the port, unless others could reach it and do what they like.
+pub async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
+    let addr = config.server.listen;
+    check_exposure(addr, config)?;
+    // What is wrong with the certificate is said before anything is opened.
+    Tls::of(&config.server)?;
     match TcpListener::bind(addr).await {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => bail!(
             "another process listens on {addr} already; stop it, or choose another port: \
@@ -82,6 +85,25 @@ pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
         ),
         listener => listener.with_context(|| format!("cannot listen on {addr}")),
     }
+}
+
+fn check_exposure(addr: SocketAddr, config: &Config) -> anyhow::Result<()> {
+    let has_tls = !config.server.tls_cert_file.is_empty();
+    let has_auth = config.auth.mode == AuthMode::Keys;
+    if addr.ip().is_loopback() || has_tls && has_auth {
+        return Ok(());
+    }
+    let missing = match (has_auth, has_tls) {
+        (false, false) => "there is no authentication and no TLS",
+        (false, true) => "there is no authentication",
+        (true, _) => "there is no TLS, so that keys could be read on their way",
+    };
+    bail!(
+        "{addr} can be reached from other machines, and {missing}: set auth.mode = \"keys\" (`corkboard keys add` \
+         makes keys) and server.tls_cert_file and server.tls_key_file; or listen on a loopback address, such as \
+         --listen 127.0.0.1:{}",
+        addr.port()
+    )
 }
 
 /// Serves until `stop` is cancelled, then takes no further connection, lets the requests under
@@ -97,6 +119,7 @@ pub async fn serve(listener: TcpListener, router: Router, config: &ServerConfig,
             idle: Duration::from_millis(config.idle_timeout_ms),
             pace: Pace::of(config),
         },
+        tls: Tls::of(config)?.map(Arc::new),
         stop: stop.clone(),
     };
     let mut crowd = Crowd::new(config.max_connections);
@@ -189,6 +212,7 @@ struct Connection {
     http1: Arc<http1::Builder>,
     max_header_bytes: u32,
     limits: Limits,
+    tls: Option<Arc<Tls>>,
     stop: Stop,
 }
 
@@ -198,11 +222,30 @@ impl Connection {
         crowd.admit(activity.clone(), self.serve(stream, activity));
     }
 
+    /// The stream under HTTP; None when the peer cannot agree on keys, or takes too long over it.
+    async fn secured(&self, stream: TcpStream, activity: &Activity) -> Option<Stream> {
+        let Some(tls) = &self.tls else { return Some(Stream::Plain(stream)) };
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            () = activity.asked_to_give_way() => None,
+            accepted = tls.accept(stream) => match accepted {
+                Ok(stream) => Some(stream),
+                Err(e) => {
+                    debug!("a connection came to no TLS: {e}");
+                    None
+                }
+            },
+        }
+    }
+
     async fn serve(self, stream: TcpStream, activity: Arc<Activity>) {
         // Answers are written whole; waiting for more to send would only delay them.
         if let Err(e) = stream.set_nodelay(true) {
             debug!("TCP_NODELAY could not be set: {e}");
         }
+        let peer = peer(&stream);
+        let Some(stream) = self.secured(stream, &activity).await else { return };
         let mut socket = Socket::new(stream, activity.clone());
         let speaks = {
             let mut asking = pin!(socket.begins_with_preface());
@@ -211,7 +254,7 @@ impl Connection {
         };
         let Some(Ok(is_http2)) = speaks else { return };
         let socket = TokioIo::new(socket);
-        let service = service_fn(|request| answer(self.router.clone(), request, activity.clone()));
+        let service = service_fn(|request| answer(self.router.clone(), request, peer, activity.clone()));
         let ended = if is_http2 {
             activity.speaks_streams();
             let (begin, mut streams) = Streams::new();
@@ -279,17 +322,28 @@ impl Connection {
     }
 }
 
+/// Who is at the other end, if it is not this machine itself.
+fn peer(stream: &TcpStream) -> Option<Peer> {
+    let address = stream.peer_addr().ok()?.ip();
+    let address = if let IpAddr::V6(v6) = address { v6.to_canonical() } else { address };
+    (!address.is_loopback()).then_some(Peer(address))
+}
+
 fn answer(
     mut router: Router,
     request: Request<Incoming>,
+    peer: Option<Peer>,
     activity: Arc<Activity>,
 ) -> impl Future<Output = Result<Response, Infallible>> {
     let stream = (request.version() == Version::HTTP_2).then(|| OpenStream::new(activity.clone()));
     // Only HTTP/1 has to end a connection for a body that nobody reads.
-    let request = match &stream {
+    let mut request = match &stream {
         Some(_) => request.map(Body::new),
         None => request.map(|body| Body::new(WatchedBody::new(body, activity.clone()))),
     };
+    if let Some(peer) = peer {
+        request.extensions_mut().insert(peer);
+    }
     if stream.is_none() {
         activity.request_begins();
     }

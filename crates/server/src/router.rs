@@ -29,9 +29,9 @@ use tracing::{error, warn};
 use crate::{
     Services,
     api::{self, KnownHost, Problem},
-    dashboard,
+    cors, dashboard,
     error::{KAFKA_JSON, KafkaError},
-    gateway, ingest,
+    gateway, guard, ingest,
     metrics::Metrics,
 };
 
@@ -43,6 +43,18 @@ const NO_ROUTE: &str = "none";
 
 /// Everything that this process serves; `/readyz` says no once `stop` is cancelled.
 pub fn router(services: Services, stop: Stop) -> Router {
+    let router = routes(&services, stop);
+    let router = router.fallback(not_found).method_not_allowed_fallback(method_not_allowed);
+    let router = cors::across(guard::guarded(router, &services), &services.config.server);
+    let router = observed(router, services.metrics);
+    // Before it is decided which route a request takes.
+    Router::new().fallback_service(MapRequest::new(router, |request| {
+        gateway::without_stage(ingest::kinesis::addressed(request))
+    }))
+}
+
+/// The routes alone: unguarded, uncounted.
+pub fn routes(services: &Services, stop: Stop) -> Router {
     let ready = stop.clone();
     let mut router = Router::new()
         .route("/", get(root))
@@ -52,13 +64,9 @@ pub fn router(services: Services, stop: Stop) -> Router {
         .merge(dashboard::routes())
         .with_state(services.clone());
     if services.ingest {
-        router = router.merge(ingest::routes(&services, stop));
+        router = router.merge(ingest::routes(services, stop));
     }
-    let router = observed(router.fallback(not_found).method_not_allowed_fallback(method_not_allowed), services.metrics);
-    // Before it is decided which route a request takes.
-    Router::new().fallback_service(MapRequest::new(router, |request| {
-        gateway::without_stage(ingest::kinesis::addressed(request))
-    }))
+    router
 }
 
 /// The same routes, their requests counted, timed, given an id, and answered even after a panic.
@@ -92,7 +100,7 @@ async fn not_found(uri: Uri) -> Response {
     if is_api(&uri) {
         return Problem::new(StatusCode::NOT_FOUND, format!("there is no {}", uri.path())).into_response();
     }
-    if gateway::is_of_a_stage(&uri) {
+    if gateway::answers_for(&uri) {
         return gateway::not_found();
     }
     KafkaError::not_found().into_response()
@@ -102,6 +110,9 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     if is_api(&uri) {
         let message = format!("{} does not take {method}", uri.path());
         return Problem::new(StatusCode::METHOD_NOT_ALLOWED, message).into_response();
+    }
+    if gateway::answers_for(&uri) {
+        return gateway::not_found();
     }
     KafkaError::method_not_allowed().into_response()
 }

@@ -42,7 +42,9 @@ fn batch_run(scratch: &Path, words: &str) -> String {
 fn every_command_explains_itself() {
     let commands = ["demo", "up", "serve", "emulate", "batch", "batch run", "view", "views", "init", "check"];
     let general = process::run("--help", &[]).succeeded();
-    for command in commands.into_iter().chain(["default-config", "inspect", "inspect log", "inspect records"]) {
+    for command in
+        commands.into_iter().chain(["default-config", "inspect", "inspect log", "inspect records", "keys", "keys add"])
+    {
         let help = process::run(&format!("{command} --help"), &[]).succeeded();
         assert!(help.contains("Usage: corkboard"), "{command}: {help}");
         assert!(general.contains(command.split(' ').next().unwrap()), "{command}: {general}");

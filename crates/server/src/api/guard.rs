@@ -3,14 +3,17 @@
 //! also read the answers. Browsers tell, though, by which name they came (`Host`) and whose
 //! page asked (`Origin`, `Sec-Fetch-Site`); other programs have no reason to be tricked.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+};
 
 use axum::extract::FromRequestParts;
 use http::{HeaderMap, StatusCode, request::Parts, uri::Authority};
 use model::config::ServerConfig;
 
 use super::Problem;
-use crate::Services;
+use crate::{Services, auth::Caller};
 
 /// The request came by a name of this server: loopback, the listen address, or one of
 /// `server.allowed_hosts`; 421 otherwise.
@@ -40,6 +43,14 @@ impl FromRequestParts<Services> for SameOrigin {
             return Err(foreign("origin"));
         }
         Ok(Self)
+    }
+}
+
+impl FromRequestParts<Services> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, services: &Services) -> Result<Self, Infallible> {
+        Ok(Self::of(&parts.extensions, &services.auth))
     }
 }
 

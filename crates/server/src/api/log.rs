@@ -9,7 +9,10 @@ use model::{Bounds, LogError, LogId, Timestamp, TopicName};
 use serde::Serialize;
 
 use super::{DATA_HEADERS, KnownHost, Problem};
-use crate::Services;
+use crate::{
+    Services,
+    auth::{Action, Caller},
+};
 
 #[derive(Serialize)]
 struct Log {
@@ -30,10 +33,16 @@ struct Partition {
     bounds: Bounds,
 }
 
-pub(super) async fn describe(_: KnownHost, State(services): State<Services>) -> Result<Response, Problem> {
+/// The topics that the caller may not see are left out.
+pub(super) async fn describe(
+    _: KnownHost,
+    caller: Caller,
+    State(services): State<Services>,
+) -> Result<Response, Problem> {
     let description = services.log.describe().await?;
     let mut partitions = Vec::new();
-    for partition in description.partitions().filter(|p| !p.topic.is_internal()) {
+    let seen = |topic: &TopicName| !topic.is_internal() && caller.may(Action::Describe, topic.as_str());
+    for partition in description.partitions().filter(|p| seen(&p.topic)) {
         let bounds = match services.log.bounds(&partition).await {
             // Deleted since the topics were asked for.
             Err(LogError::UnknownTopic(_)) => continue,

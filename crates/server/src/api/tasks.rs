@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{DATA_HEADERS, KnownHost, Problem, SameOrigin};
 use crate::{
     Services,
+    auth::{Action, Caller},
     orchestrator::{RunNowError, TaskStatus},
 };
 
@@ -22,8 +23,10 @@ struct Tasks {
     tasks: Vec<TaskStatus>,
 }
 
-pub(super) async fn list(_: KnownHost, State(services): State<Services>) -> Response {
-    let tasks = Tasks { at_ms: Timestamp::now().0, tasks: services.tasks.statuses() };
+/// Those that the caller may start.
+pub(super) async fn list(_: KnownHost, caller: Caller, State(services): State<Services>) -> Response {
+    let tasks = services.tasks.statuses().into_iter().filter(|task| caller.may(Action::Tasks, task.name)).collect();
+    let tasks = Tasks { at_ms: Timestamp::now().0, tasks };
     (DATA_HEADERS, Json(tasks)).into_response()
 }
 

@@ -18,7 +18,10 @@ use model::{
 use serde::Serialize;
 
 use super::{DATA_HEADERS, KnownHost, Problem};
-use crate::Services;
+use crate::{
+    Services,
+    auth::{Action, Caller},
+};
 
 /// A header line of offsets longer than this is left out; JSON has them all.
 const MAX_OFFSETS_HEADER_BYTES: usize = 4096;
@@ -44,8 +47,10 @@ struct Links {
     arrow: String,
 }
 
-pub(super) async fn list(_: KnownHost, State(services): State<Services>) -> Result<Response, Problem> {
-    let views = queries(&services)?.views().into_iter().map(View::from).collect();
+/// Those that the caller may ask.
+pub(super) async fn list(_: KnownHost, caller: Caller, State(services): State<Services>) -> Result<Response, Problem> {
+    let views = queries(&services)?.views().into_iter().filter(|view| caller.may(Action::Views, &view.name));
+    let views = views.map(View::from).collect();
     Ok((DATA_HEADERS, Json(Views { views })).into_response())
 }
 

@@ -55,11 +55,11 @@ use self::{
     value::Value,
     writer::{Format, Writer, written},
 };
-use super::{
-    Doors, Permit,
-    idempotency::{Door, Once},
+use super::{Doors, Permit};
+use crate::{
+    auth::{Action, AskedUri},
+    error::KafkaError,
 };
-use crate::error::KafkaError;
 
 /// Where requests of this door are sent to, whatever path they asked for.
 const PATH: &str = "/kinesis";
@@ -77,11 +77,6 @@ const MAX_TREE_BYTES: usize = 256 << 10;
 const TREE_WEIGHT: usize = 32;
 /// Of an answer at a time: what a slow reader has not asked for stays unsent.
 const PIECE_BYTES: usize = 64 << 10;
-
-/// The target as the client asked for it, which is what it signed.
-#[derive(Clone, Debug)]
-#[allow(dead_code, reason = "for whoever verifies signatures")]
-pub(in crate::ingest) struct AskedUri(pub(in crate::ingest) Uri);
 
 /// Sends what is for this door to its route. Decided before anything else, since any path will do.
 pub fn addressed(mut request: Request) -> Request {
@@ -286,9 +281,25 @@ impl Doors {
     ) -> Result<Reply, KinesisError> {
         // Held until the records are in the log.
         let (body, mut permit) = self.bodies.read(&head.headers, body).await?;
-        let caller = self.caller(head, &body).await?;
+        let caller = self.caller(head, action, &body)?;
         let once = Once::of(&head.headers, Door::Kinesis, Timestamp::now())?;
         self.perform(caller, format, action, &body, &mut permit, once.as_ref()).await
+    }
+
+    /// The answer to a call in JSON that did not come by the protocol itself; who calls is known.
+    pub(super) async fn call_kinesis(
+        self: &Arc<Self>,
+        who: crate::auth::Caller,
+        action: &str,
+        body: Bytes,
+        mut permit: Permit,
+        once: Option<&Once>,
+    ) -> Response {
+        let caller = Caller::new(who, Action::of_kinesis(action));
+        match self.perform(caller, Format::Json, action, &body, &mut permit, once).await {
+            Ok(reply) => reply.into_response(HeaderValue::from_static("application/json")),
+            Err(error) => refused(self, Refusal::Exception(Format::Json, error)),
+        }
     }
 
     /// Does what a request asks for, whoever brought it here; `permit` has paid for the body, and a put

@@ -16,7 +16,7 @@ use model::{
     config::Config,
     query::{Ask, Boundary, RowFormat},
 };
-use server::{Services, metrics::Metrics, orchestrator::Handle};
+use server::{Services, auth::Auth, metrics::Metrics, orchestrator::Handle};
 use tokio::sync::watch;
 
 /// Counts records and keeps none.
@@ -171,6 +171,7 @@ pub(crate) fn services(log: Arc<CountingLog>, query: Option<Arc<dyn Query>>, tas
         log,
         query,
         ingest: true,
+        auth: Arc::new(Auth::off()),
         tasks,
         streams: streams(),
         metrics: Arc::new(Metrics::new()),

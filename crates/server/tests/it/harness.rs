@@ -17,7 +17,7 @@ use model::{
     TopicName, TopicPartition,
     config::{Config, DriverConfig},
 };
-use server::{Services, listener, metrics::Metrics, orchestrator::Driver, router};
+use server::{Services, auth::Auth, listener, metrics::Metrics, orchestrator::Driver, router};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -40,7 +40,7 @@ pub(crate) struct TestLog {
 }
 
 impl TestLog {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             topics: Mutex::default(),
             failures: Mutex::default(),
@@ -174,7 +174,8 @@ impl Server {
         let mut config = Config::defaults();
         change(&mut config);
         let router = router::router(services(log.clone(), config.clone()), stop.clone());
-        let port = listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        config.server.listen = "127.0.0.1:0".parse().unwrap();
+        let port = listener::bind(&config).await.unwrap();
         let addr = port.local_addr().unwrap();
         let serving = {
             let stop = stop.clone();
@@ -223,6 +224,7 @@ pub(crate) fn services(log: Arc<impl EventLog + 'static>, config: Config) -> Ser
         log,
         query: None,
         ingest: true,
+        auth: Arc::new(Auth::open(&config.auth).unwrap()),
         streams: Arc::new([]),
         metrics,
         config: Arc::new(config),
@@ -316,8 +318,12 @@ impl Client {
 
     /// Whatever comes until the server closes the connection.
     pub(crate) async fn rest(&mut self) -> String {
+        String::from_utf8(self.rest_bytes().await).unwrap()
+    }
+
+    pub(crate) async fn rest_bytes(&mut self) -> Vec<u8> {
         while self.receive().await > 0 {}
-        String::from_utf8(std::mem::take(&mut self.received)).unwrap()
+        std::mem::take(&mut self.received)
     }
 
     /// Nothing has arrived, up to now.

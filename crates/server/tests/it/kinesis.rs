@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     harness::{JSON, Server},
-    kinesis_client::{AMZ_JSON, Kinesis, base64, records, text},
+    kinesis_client::{AMZ_JSON, Kinesis, SIGNATURE, base64, records, text},
 };
 
 const ARN: &str = "arn:aws:kinesis:us-east-1:000000000000:stream/a";
@@ -144,7 +144,7 @@ async fn what_a_shard_did_not_store_is_told_for_each_record() {
         let body = body.to_string();
         let request = format!(
             "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: {AMZ_JSON}\r\nX-Amz-Target: Kinesis_20131202.{action}\r\n\
-             Content-Length: {}\r\n\r\n{body}",
+             Authorization: {SIGNATURE}\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
         let reply = server.ask(request).await;

@@ -20,6 +20,10 @@ use crate::harness::services;
 /// No test waits this long unless it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Where authentication is off, a signature must be there and may be any.
+pub(crate) const SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=AKID/20261121/us-east-1/kinesis/aws4_request, \
+     SignedHeaders=host, Signature=00";
+
 pub(crate) const AMZ_JSON: &str = "application/x-amz-json-1.1";
 pub(crate) const AMZ_CBOR: &str = "application/x-amz-cbor-1.1";
 
@@ -53,7 +57,8 @@ impl Kinesis {
         let (mut config, stop) = (Config::defaults(), Stop::new());
         change(&mut config);
         let router = router::router(services(log, config.clone()), stop.clone());
-        let port = listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        config.server.listen = "127.0.0.1:0".parse().unwrap();
+        let port = listener::bind(&config).await.unwrap();
         let addr = port.local_addr().unwrap();
         tokio::spawn({
             let stop = stop.clone();
@@ -88,6 +93,7 @@ impl Kinesis {
             .header("host", self.addr.to_string())
             .header("content-type", media_type)
             .header("x-amz-target", format!("Kinesis_20131202.{action}"))
+            .header("authorization", SIGNATURE)
             .body(body.into())
             .unwrap()
     }

@@ -4,7 +4,7 @@ use axum::body::Body;
 use http::Request;
 use serde_json::json;
 
-use crate::kinesis_client::{AMZ_CBOR, AMZ_JSON, Http, Kinesis, records, whole};
+use crate::kinesis_client::{AMZ_CBOR, AMZ_JSON, Http, Kinesis, SIGNATURE, records, whole};
 
 /// A map of texts as Jackson writes it: without a length.
 fn cbor(members: &[(&str, &[u8])]) -> Vec<u8> {
@@ -95,7 +95,7 @@ async fn what_is_no_request_of_the_service_is_refused_as_there() {
     let send = async |method: &str, target: Option<&str>, media_type: &str, body: &'static str| {
         let request =
             Request::builder().method(method).uri(format!("http://{}/", kinesis.addr)).header("host", "localhost");
-        let request = request.header("content-type", media_type);
+        let request = request.header("content-type", media_type).header("authorization", SIGNATURE);
         let request = match target {
             Some(target) => request.header("x-amz-target", target),
             None => request,

@@ -1,5 +1,6 @@
 //! Connections: limits, times, how they end, and that a request is never more than one.
 
+use model::config::{AuthMode, Config};
 use server::listener;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -319,38 +320,25 @@ async fn a_chunk_extension_without_end_is_refused() {
 
 #[tokio::test]
 async fn an_address_that_cannot_be_served_is_refused_with_advice() {
-    let error = listener::bind("0.0.0.0:8082".parse().unwrap()).await.unwrap_err().to_string();
-    assert!(error.contains("0.0.0.0:8082") && error.contains("no authentication"), "{error}");
-    assert!(error.contains("--listen 127.0.0.1:8082"), "{error}");
-
+    let at = |addr: &str| {
+        let mut config = Config::defaults();
+        config.server.listen = addr.parse().unwrap();
+        config
+    };
+    let (mut with_keys, mut with_tls) = (at("192.0.2.1:8082"), at("[::]:8082"));
+    with_keys.auth.mode = AuthMode::Keys;
+    (with_tls.server.tls_cert_file, with_tls.server.tls_key_file) = ("cert.pem".to_owned(), "key.pem".to_owned());
+    for (config, missing) in
+        [(at("0.0.0.0:8082"), "no authentication and no TLS"), (with_keys, "no TLS"), (with_tls, "no authentication:")]
+    {
+        let error = listener::bind(&config).await.unwrap_err().to_string();
+        assert!(error.contains(&config.server.listen.to_string()) && error.contains(missing), "{error}");
+        for advice in ["auth.mode = \"keys\"", "server.tls_cert_file", "--listen 127.0.0.1:8082"] {
+            assert!(error.contains(advice), "{error}");
+        }
+    }
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap().into_std().unwrap();
     let addr = taken.local_addr().unwrap();
-    let error = listener::bind(addr).await.unwrap_err().to_string();
+    let error = listener::bind(&at(&addr.to_string())).await.unwrap_err().to_string();
     assert!(error.contains(&addr.to_string()) && error.contains("--listen 127.0.0.1:0"), "{error}");
-}
-
-#[tokio::test]
-async fn a_panic_is_the_answer_500_to_one_request() {
-    let server = Server::start().await;
-    let mut client = server.connect().await;
-    client.send(post("/topics/panics", JSON, RECORD)).await;
-    let reply = client.reply().await;
-    assert_eq!((reply.status, reply.body.as_str()), (500, r#"{"error_code":500,"message":"Internal Server Error"}"#));
-    assert!(reply.headers.contains_key("x-request-id"));
-    client.send(post("/topics/pin", JSON, RECORD)).await;
-    assert_eq!(client.reply().await.status, 200);
-}
-
-#[tokio::test]
-async fn a_client_that_sends_the_body_only_when_told_to_is_told() {
-    let server = Server::start().await;
-    let mut client = server.connect().await;
-    let head = "POST /topics/pin HTTP/1.1\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n";
-    client.send(format!("{head}Content-Length: {}\r\n\r\n", RECORD.len())).await;
-    assert_eq!(client.head().await.status, 100);
-    client.send(RECORD).await;
-    assert_eq!(client.reply().await.status, 200);
-    // What is too large is refused without asking for it.
-    client.send(format!("{head}Content-Length: {}\r\n\r\n", u32::MAX)).await;
-    assert_eq!(client.reply().await.status, 413);
 }

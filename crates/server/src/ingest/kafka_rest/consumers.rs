@@ -19,7 +19,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use model::{EventLog, Offset, Timestamp, TopicPartition};
+use model::{EventLog, Offset, Timestamp, TopicName, TopicPartition};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -34,10 +34,11 @@ use super::{
     refusal,
 };
 use crate::{
+    auth::{Action, Caller},
     error::KafkaError,
     ingest::{
         Doors,
-        consumers::{Act, Format, Interest, Name},
+        consumers::{Act, Format, Instance, Interest, Name},
     },
 };
 
@@ -144,11 +145,13 @@ impl Doors {
         request: Request,
     ) -> Result<Option<(Option<HeaderValue>, Body)>, KafkaError> {
         let query = Query::<BTreeMap<String, String>>::try_from_uri(request.uri());
+        let caller = &Caller::of(request.extensions(), &self.services.auth);
         let (headers, body) = self.consumer_body(request).await?;
         let config = &self.services.config.consumers;
         let said = |json: String| Ok(Some((None, Body::from(json))));
         // Before the body is looked at: an instance that is not there makes everything else moot.
         self.groups.keep(name).await?;
+        self.check_reader(caller, name).await?;
         match call {
             Call::Records => {
                 let Query(query) = query.map_err(|e| KafkaError::bad_request(e.to_string()))?;
@@ -156,10 +159,11 @@ impl Doors {
             }
             Call::Subscription => return said(self.subscription(name).await?),
             Call::Assignments => return said(self.assignments(name).await?),
-            Call::CommittedOffsets => return said(self.committed(name, &body).await?),
+            Call::CommittedOffsets => return said(self.committed(caller, name, &body).await?),
             Call::Commit => {
                 let asked: Option<OffsetsRequest> = if body.is_empty() { None } else { Some(parse(&body)?) };
                 let offsets = asked.map(|asked| asked.to_commit(config)).transpose()?;
+                check_topics(caller, offsets.iter().flat_map(BTreeMap::keys).map(|partition| &partition.topic))?;
                 let max_offsets = config.max_partitions_per_group;
                 self.act_now(name, Act::Commit { offsets, max_offsets }).await?;
                 return said("[]".to_owned());
@@ -168,14 +172,14 @@ impl Doors {
             Call::Unsubscribe => self.act_now(name, Act::Unsubscribe).await?,
             Call::Subscribe => match parse_needed::<SubscribeRequest>(&body)?.read(config)? {
                 Interest::Nothing => self.act_now(name, Act::Unsubscribe).await?,
-                interest => self.follow(name, interest).await?,
+                interest => self.follow(caller, name, interest).await?,
             },
             Call::Assign => {
                 let chosen = parse_needed::<PartitionsRequest>(&body)?.read(config)?;
                 let nothing = chosen.is_empty();
                 match Interest::Partitions(chosen) {
                     _ if nothing => self.act_now(name, Act::Unsubscribe).await?,
-                    interest => self.follow(name, interest).await?,
+                    interest => self.follow(caller, name, interest).await?,
                 }
             }
             Call::Seek => {
@@ -223,9 +227,10 @@ impl Doors {
         self.groups.act(name, epoch, act).await
     }
 
-    async fn follow(&self, name: &Name, interest: Interest) -> Result<(), KafkaError> {
+    async fn follow(&self, caller: &Caller, name: &Name, interest: Interest) -> Result<(), KafkaError> {
         let description = self.groups.describe().await?;
         let topics = self.groups.topics(&interest, &description)?;
+        check_topics(caller, topics.keys().chain(named(&interest)))?;
         self.groups.act(name, description.id.epoch, Act::Follow { interest, topics }).await
     }
 
@@ -246,11 +251,12 @@ impl Doors {
     }
 
     /// Only what is committed is listed. A request without a body asks for nothing that there is.
-    async fn committed(&self, name: &Name, body: &[u8]) -> Result<String, KafkaError> {
+    async fn committed(&self, caller: &Caller, name: &Name, body: &[u8]) -> Result<String, KafkaError> {
         if body.is_empty() {
             return Err(KafkaError::partition_not_found());
         }
         let asked = parse::<PartitionsRequest>(body)?.read(&self.services.config.consumers)?;
+        check_topics(caller, asked.iter().map(|partition| &partition.topic))?;
         let offset = |(partition, committed): (&TopicPartition, &crate::ingest::consumers::Committed)| {
             let TopicPartition { topic, partition } = partition;
             let metadata = Value::from(committed.metadata.as_str());
@@ -300,6 +306,15 @@ impl Doors {
         Ok((Some(media_type), self.read_records(&question).await?))
     }
 
+    /// All that the instance reads is for the caller to read, whoever made it.
+    async fn check_reader(&self, caller: &Caller, name: &Name) -> Result<(), KafkaError> {
+        if caller.may_every(Action::Consume) {
+            return Ok(());
+        }
+        let look = |instance: &Instance| check_topics(caller, instance.topics.keys().chain(named(&instance.interest)));
+        self.groups.look(name, |_, instance| look(instance)).await?
+    }
+
     async fn check_assigned(&self, name: &Name, partition: &TopicPartition) -> Result<(), KafkaError> {
         if self.groups.look(name, |group, _| group.may_read(&name.instance, partition)).await? {
             return Ok(());
@@ -323,6 +338,22 @@ impl Doors {
             }
         }
         Ok(Offset(low))
+    }
+}
+
+/// The topics that are meant by name, there or not.
+fn named(interest: &Interest) -> Box<dyn Iterator<Item = &TopicName> + '_> {
+    match interest {
+        Interest::Nothing | Interest::Pattern(_) => Box::new(std::iter::empty()),
+        Interest::Topics(names) => Box::new(names.iter()),
+        Interest::Partitions(partitions) => Box::new(partitions.iter().map(|partition| &partition.topic)),
+    }
+}
+
+fn check_topics<'t>(caller: &Caller, mut topics: impl Iterator<Item = &'t TopicName>) -> Result<(), KafkaError> {
+    match topics.find(|topic| !caller.may(Action::Consume, topic.as_str())) {
+        Some(topic) => Err(KafkaError::forbidden(Action::Consume, topic.as_str())),
+        None => Ok(()),
     }
 }
 

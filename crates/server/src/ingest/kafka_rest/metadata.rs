@@ -6,12 +6,13 @@ use axum::{
     extract::{Path, State, rejection::PathRejection},
     response::Response,
 };
-use http::HeaderMap;
-use model::{TopicPartition, config::Config};
+use http::{Extensions, HeaderMap};
+use model::{TopicName, TopicPartition, config::Config};
 use serde_json::{Map, Value, json};
 
 use super::answered;
 use crate::{
+    auth::{Action, Caller},
     error::KafkaError,
     ingest::{Doors, topics::Topic},
 };
@@ -25,12 +26,12 @@ pub(super) async fn brokers(headers: HeaderMap) -> Response {
     answered(&headers, Ok(json!({ "brokers": [BROKER] }).to_string()))
 }
 
-pub(super) async fn topics(State(doors): State<Arc<Doors>>, headers: HeaderMap) -> Response {
+/// Those that the caller may see.
+pub(super) async fn topics(State(doors): State<Arc<Doors>>, extensions: Extensions, headers: HeaderMap) -> Response {
+    let caller = Caller::of(&extensions, &doors.services.auth);
     let description = doors.services.log.describe().await;
-    let names = description.map(|d| {
-        let shown = d.topics.into_keys().filter(|topic| !topic.is_internal());
-        Value::from_iter(shown.map(String::from)).to_string()
-    });
+    let seen = |topic: &TopicName| !topic.is_internal() && caller.may(Action::Describe, topic.as_str());
+    let names = description.map(|d| Value::from_iter(d.topics.into_keys().filter(seen).map(String::from)).to_string());
     answered(&headers, names.map_err(|e| KafkaError::of_log(&e)))
 }
 

@@ -1,35 +1,43 @@
-//! Who asks. Nothing is verified here: the scope that a client signs for says under which account
-//! and in which region it believes to be, and names and texts repeat that.
+//! Who asks: the signature says it (`crate::auth`), and the scope that a client signs for says under
+//! which account and in which region it believes to be, which names and texts repeat.
 
 use bytes::Bytes;
 use http::{header, request::Parts};
 
 use super::{error::KinesisError, names::Caller};
-use crate::ingest::Doors;
+use crate::{auth::Action, ingest::Doors};
 
 impl Doors {
     /// The one place where a request's caller is asked for: after its body was read, before anything
-    /// in it is looked at. `head.extensions` has the target as it was asked for, as `AskedUri`.
-    #[expect(clippy::unused_async, reason = "whoever verifies may have to look something up")]
-    pub(super) async fn caller(&self, head: &Parts, _body: &Bytes) -> Result<Caller, KinesisError> {
+    /// in it is looked at.
+    pub(super) fn caller(&self, head: &Parts, action: &str, body: &Bytes) -> Result<Caller, KinesisError> {
+        let needed = Action::of_kinesis(action);
+        let auth = &self.services.auth;
+        let who = auth.signed(head, body, needed.changes()).map_err(|e| KinesisError::of_signature(&e))?;
+        auth.admit(&who).map_err(KinesisError::exceeded)?;
+        if !who.may_some(needed) {
+            return Err(KinesisError::access_denied(format!("Not authorized: this key lacks {needed} on any name")));
+        }
+        let mut caller = Caller::new(who, needed);
         let authorization = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        Ok(authorization.and_then(scope).unwrap_or_default())
+        if let Some((account, region)) = authorization.and_then(scope) {
+            caller.account = account.unwrap_or(caller.account);
+            caller.region = region.unwrap_or(caller.region);
+        }
+        Ok(caller)
     }
 }
 
-/// `Credential=<key>/<date>/<region>/<service>/aws4_request`; a key of twelve digits is an account.
-fn scope(authorization: &str) -> Option<Caller> {
+/// `Credential=<key>/<date>/<region>/<service>/aws4_request`: account, if the key is one of twelve
+/// digits, and region.
+fn scope(authorization: &str) -> Option<(Option<String>, Option<String>)> {
     let (_, credential) = authorization.split_once("Credential=")?;
     let credential = credential.split([',', ' ']).next()?;
     let mut parts = credential.rsplitn(5, '/');
     let [_, _, region, _, key] = [parts.next()?, parts.next()?, parts.next()?, parts.next()?, parts.next()?];
     let is_account = key.len() == 12 && key.bytes().all(|b| b.is_ascii_digit());
     let is_region = !region.is_empty() && region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    let usual = Caller::default();
-    Some(Caller {
-        account: if is_account { key.to_owned() } else { usual.account },
-        region: if is_region { region.to_owned() } else { usual.region },
-    })
+    Some((is_account.then(|| key.to_owned()), is_region.then(|| region.to_owned())))
 }
 
 #[cfg(test)]
@@ -40,12 +48,15 @@ mod tests {
     fn region_and_account_come_from_the_scope() {
         let of = |credential: &str| {
             scope(&format!("AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders=host, Signature=0"))
-                .map(|caller| (caller.account, caller.region))
         };
-        let caller = |account: &str, region: &str| Some((account.to_owned(), region.to_owned()));
-        assert_eq!(of("123456789012/20261121/eu-west-3/kinesis/aws4_request"), caller("123456789012", "eu-west-3"));
-        assert_eq!(of("AKID/20261121/us-east-1/kinesis/aws4_request"), caller("000000000000", "us-east-1"));
-        assert_eq!(of("AKID/20261121/a\"b/kinesis/aws4_request"), caller("000000000000", "us-east-1"));
+        let found =
+            |account: Option<&str>, region: Option<&str>| Some((account.map(str::to_owned), region.map(str::to_owned)));
+        assert_eq!(
+            of("123456789012/20261121/eu-west-3/kinesis/aws4_request"),
+            found(Some("123456789012"), Some("eu-west-3"))
+        );
+        assert_eq!(of("AKID/20261121/us-east-1/kinesis/aws4_request"), found(None, Some("us-east-1")));
+        assert_eq!(of("AKID/20261121/a\"b/kinesis/aws4_request"), found(None, None));
         assert_eq!(of("AKID"), None);
     }
 }

@@ -5,7 +5,10 @@ use std::borrow::Cow;
 use http::StatusCode;
 use model::LogError;
 
-use crate::error::KafkaError;
+use crate::{
+    auth::{Exceeded, SignatureError},
+    error::KafkaError,
+};
 
 /// An exception of the service; the name is what clients branch on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +60,22 @@ impl KinesisError {
 
     pub(super) fn throttled(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new("ProvisionedThroughputExceededException", message)
+    }
+
+    pub(super) fn access_denied(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new("AccessDeniedException", message)
+    }
+
+    pub(super) fn of_signature(error: &SignatureError) -> Self {
+        Self::new(error.kinesis_type(), error.to_string())
+    }
+
+    /// The usage plan of the caller's key has no room.
+    pub(super) fn exceeded(exceeded: Exceeded) -> Self {
+        match exceeded {
+            Exceeded::Rate { .. } => Self::new("ThrottlingException", "Rate exceeded"),
+            Exceeded::Quota { .. } => Self::limit_exceeded("The quota of this key's usage plan is used up."),
+        }
     }
 
     pub(super) fn unknown_operation() -> Self {

@@ -52,6 +52,7 @@ impl Doors {
             fields.faults.missing("shardCount");
         }
         fields.done()?;
+        ask.caller.check(name)?;
         let max_record_kib = max_record_kib.unwrap_or(i64::from(DEFAULT_MAX_RECORD_KIB)) as u32;
         self.check_max_record(max_record_kib)?;
         tags::check(&tags)?;
@@ -126,7 +127,8 @@ impl Doors {
             None => after.map(str::to_owned),
         };
         let description = self.kinesis.describe().await?;
-        let is_listed = |name: &&str| is_open(name) && after.as_ref().is_none_or(|after| **name > **after);
+        let is_listed =
+            |name: &&str| is_open(name) && ask.caller.may(name) && after.as_ref().is_none_or(|after| **name > **after);
         let names: Vec<&str> = description.topics.keys().map(|name| name.as_str()).filter(is_listed).collect();
         let told = &names[..names.len().min(limit)];
         let known: Vec<Option<Arc<Stream>>> =

@@ -1,20 +1,38 @@
 //! How things are called beyond this process: shard ids, and ARNs with the caller's region and
 //! account in them.
 
-/// Who asks, as far as names and texts repeat it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use super::error::KinesisError;
+use crate::auth::{self, Action};
+
+/// Who asks for what, and how names and texts repeat it.
+#[derive(Clone, Debug)]
 pub(super) struct Caller {
     pub(super) account: String,
     pub(super) region: String,
-}
-
-impl Default for Caller {
-    fn default() -> Self {
-        Self { account: "000000000000".to_owned(), region: "us-east-1".to_owned() }
-    }
+    pub(super) who: auth::Caller,
+    /// What the request needs to be allowed.
+    pub(super) action: Action,
 }
 
 impl Caller {
+    /// As one who says nothing of account and region.
+    pub(super) fn new(who: auth::Caller, action: Action) -> Self {
+        Self { account: "000000000000".to_owned(), region: "us-east-1".to_owned(), who, action }
+    }
+
+    pub(super) fn may(&self, stream: &str) -> bool {
+        self.who.may(self.action, stream)
+    }
+
+    /// Asked before it is looked whether there is such a stream.
+    pub(super) fn check(&self, stream: &str) -> Result<(), KinesisError> {
+        if self.may(stream) {
+            return Ok(());
+        }
+        let message = format!("Not authorized: this key lacks {} on {stream:?}", self.action);
+        Err(KinesisError::access_denied(message))
+    }
+
     pub(super) fn stream_arn(&self, stream: &str) -> String {
         format!("arn:aws:kinesis:{}:{}:stream/{stream}", self.region, self.account)
     }
@@ -81,7 +99,7 @@ mod tests {
 
     #[test]
     fn arns_lead_back_to_their_resource() {
-        let caller = Caller::default();
+        let caller = Caller::new(auth::Caller::nobody(), Action::Describe);
         assert_eq!(caller.stream_arn("a.b"), "arn:aws:kinesis:us-east-1:000000000000:stream/a.b");
         assert_eq!(Resource::of_arn(&caller.stream_arn("a.b")), Some(Resource::Stream("a.b")));
         let consumer = caller.consumer_arn("a.b", "c", 1_700_000_000_999);

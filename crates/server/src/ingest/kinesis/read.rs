@@ -79,6 +79,8 @@ impl Doors {
         let now = Timestamp::now();
         let seal = self.kinesis.seal().await?;
         let iterator = seal.read_iterator(token, now.0)?;
+        // An iterator is as good as the permission of whoever brings it.
+        ask.caller.check(&iterator.stream)?;
         let stream = self.kinesis.stream_soon(&ask.caller, &iterator.stream).await;
         let is_same = |stream: &std::sync::Arc<Stream>| stream.id == iterator.stream_id;
         let stream = stream.ok().filter(is_same);

@@ -104,13 +104,15 @@ impl Kinesis {
         &*self.log
     }
 
-    /// The stream as it is now.
+    /// The stream as it is now, if the caller may ask for it.
     pub(super) async fn stream(&self, caller: &Caller, name: &str) -> Result<Arc<Stream>, KinesisError> {
+        caller.check(name)?;
         self.find_now(name).await?.ok_or_else(|| no_stream(caller, name))
     }
 
     /// The stream as it was a moment ago, for those who ask often.
     pub(super) async fn stream_soon(&self, caller: &Caller, name: &str) -> Result<Arc<Stream>, KinesisError> {
+        caller.check(name)?;
         match self.known(name).await? {
             Some(stream) => Ok(stream),
             None => self.stream(caller, name).await,

@@ -6,12 +6,13 @@ use axum::{
     extract::{Path, State, rejection::PathRejection},
     response::Response,
 };
-use http::HeaderMap;
+use http::{Extensions, HeaderMap};
 use model::{LogError, Offset, TopicPartition};
 use serde_json::{Value, json};
 
 use super::{BROKER, Cluster, said};
 use crate::{
+    auth::{Action, Caller},
     error::KafkaError,
     ingest::{Doors, consumers::Group},
 };
@@ -47,17 +48,29 @@ pub(super) async fn consumers(State(doors): State<Arc<Doors>>, path: GroupPath, 
     }))
 }
 
-pub(super) async fn lags(State(doors): State<Arc<Doors>>, path: GroupPath, headers: HeaderMap) -> Response {
-    let found = doors.lags(path, &headers).await;
+pub(super) async fn lags(
+    State(doors): State<Arc<Doors>>,
+    path: GroupPath,
+    extensions: Extensions,
+    headers: HeaderMap,
+) -> Response {
+    let caller = Caller::of(&extensions, &doors.services.auth);
+    let found = doors.lags(&caller, path, &headers).await;
     said(found.map(|(cluster, name, lags)| {
         let data = lags.iter().map(|lag| lag.json(&cluster, &name)).collect();
         cluster.list("KafkaConsumerLagList", &["consumer-groups", &name, "lags"], data)
     }))
 }
 
-pub(super) async fn lag_summary(State(doors): State<Arc<Doors>>, path: GroupPath, headers: HeaderMap) -> Response {
+pub(super) async fn lag_summary(
+    State(doors): State<Arc<Doors>>,
+    path: GroupPath,
+    extensions: Extensions,
+    headers: HeaderMap,
+) -> Response {
+    let caller = Caller::of(&extensions, &doors.services.auth);
     let summary = async {
-        let (cluster, name, lags) = doors.lags(path, &headers).await?;
+        let (cluster, name, lags) = doors.lags(&caller, path, &headers).await?;
         let most = lags.iter().max_by_key(|lag| lag.lag());
         let most = most.ok_or_else(|| KafkaError::nothing_called(format!("Consumer lag summary of group {name}")))?;
         let total: u64 = lags.iter().map(Lag::lag).sum();
@@ -105,13 +118,20 @@ impl Doors {
         Ok((cluster, name, found))
     }
 
-    async fn lags(&self, path: GroupPath, headers: &HeaderMap) -> Result<(Cluster, String, Vec<Lag>), KafkaError> {
+    /// Of the topics that the caller may read.
+    async fn lags(
+        &self,
+        caller: &Caller,
+        path: GroupPath,
+        headers: &HeaderMap,
+    ) -> Result<(Cluster, String, Vec<Lag>), KafkaError> {
         let committed = |_: &Cluster, _: &str, group: &Group| {
             let of = |(partition, committed): (&TopicPartition, &crate::ingest::consumers::Committed)| {
                 let reader = group.owners.get(partition).cloned().unwrap_or_default();
                 (partition.clone(), (reader, committed.offset))
             };
-            group.committed.iter().map(of).collect::<BTreeMap<_, _>>()
+            let seen = group.committed.iter().filter(|(p, _)| caller.may(Action::Consume, p.topic.as_str()));
+            seen.map(of).collect::<BTreeMap<_, _>>()
         };
         let (cluster, name, committed) = self.of_group(path, headers, committed).await?;
         let mut lags = Vec::with_capacity(committed.len());

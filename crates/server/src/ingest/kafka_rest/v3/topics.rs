@@ -7,13 +7,14 @@ use axum::{
     extract::{Path, Request, State, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use model::{TopicChange, TopicName, position::InvalidTopicName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{BROKER, Cluster, check_media_type, said, said_with};
 use crate::{
+    auth::{Action, Caller},
     error::KafkaError,
     ingest::{
         Doors,
@@ -54,10 +55,18 @@ pub(super) async fn brokers(State(doors): State<Arc<Doors>>, path: Names<String>
     said(list.await)
 }
 
-pub(super) async fn list(State(doors): State<Arc<Doors>>, path: Names<String>, headers: HeaderMap) -> Response {
+/// Those that the caller may see.
+pub(super) async fn list(
+    State(doors): State<Arc<Doors>>,
+    path: Names<String>,
+    extensions: Extensions,
+    headers: HeaderMap,
+) -> Response {
+    let caller = Caller::of(&extensions, &doors.services.auth);
     let list = async {
         let cluster = doors.cluster(&names(path)?, &headers).await?;
-        let shown = cluster.description.topics.iter().filter(|(topic, _)| !topic.is_internal());
+        let seen = |topic: &TopicName| !topic.is_internal() && caller.may(Action::Describe, topic.as_str());
+        let shown = cluster.description.topics.iter().filter(|(topic, _)| seen(topic));
         let data = shown.map(|(topic, n)| cluster.topic(topic, *n)).collect();
         Ok(cluster.list("KafkaTopicList", &["topics"], data))
     };
@@ -249,11 +258,15 @@ impl Doors {
         path: Names<String>,
         request: Request,
     ) -> Result<(StatusCode, String, Value), KafkaError> {
+        let caller = Caller::of(request.extensions(), &self.services.auth);
         let (headers, body) = self.plain_body(request).await?;
         let cluster = self.cluster(&names(path)?, &headers).await?;
         let asked: CreateRequest = parse(&body)?;
         let name: TopicName =
             asked.topic_name.parse().map_err(|_: InvalidTopicName| KafkaError::payload_error("Invalid topic name."))?;
+        if !caller.may(Action::Admin, name.as_str()) {
+            return Err(KafkaError::forbidden(Action::Admin, name.as_str()));
+        }
         if name.is_internal() {
             return Err(KafkaError::invalid_topic(format!("topic {name} is internal: nobody else writes there")));
         }
