@@ -400,13 +400,12 @@ async fn play(steps: Vec<Step>) {
             Step::Send { request, by_kinesis, plan } => {
                 log.plan.store(plan, Relaxed);
                 let (key, values) = (format!("request {request}"), values(request));
-                let said = match by_kinesis {
-                    true => put(&node, "t", &key, &values).await,
-                    false => {
-                        let record = |(i, value)| json!({ "key": i, "value": value });
-                        let records: Vec<Value> = values.iter().enumerate().map(record).collect();
-                        produce(&node, "t", &key, &json!({ "records": records })).await
-                    }
+                let said = if by_kinesis {
+                    put(&node, "t", &key, &values).await
+                } else {
+                    let record = |(i, value)| json!({ "key": i, "value": value });
+                    let records: Vec<Value> = values.iter().enumerate().map(record).collect();
+                    produce(&node, "t", &key, &json!({ "records": records })).await
                 };
                 log.plan.store(0, Relaxed);
                 let has_failures =

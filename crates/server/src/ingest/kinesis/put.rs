@@ -157,10 +157,8 @@ impl Doors {
     ) -> Result<Reply, KinesisError> {
         let n_records = addressed.len() + refused.len();
         let left_out: Vec<usize> = refused.iter().map(|(place, _)| *place).collect();
-        let appended = match addressed.is_empty() {
-            true => None,
-            false => Some(self.put(held, request, addressed, &left_out).await?),
-        };
+        let appended =
+            if addressed.is_empty() { None } else { Some(self.put(held, request, addressed, &left_out).await?) };
         let at = appended.as_ref().and_then(Appended::at).unwrap_or(now);
         let mut n_stored = 0;
         if let Some(appended) = &appended {
