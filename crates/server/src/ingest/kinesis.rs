@@ -55,7 +55,10 @@ use self::{
     value::Value,
     writer::{Format, Writer, written},
 };
-use super::{Doors, Permit};
+use super::{
+    Doors, Permit,
+    idempotency::{Door, Once},
+};
 use crate::{
     auth::{Action, AskedUri},
     error::KafkaError,
