@@ -36,6 +36,8 @@ mod append_rate;
 
 mod ingest;
 
+mod doors;
+
 mod files;
 
 mod behind;
@@ -99,12 +101,17 @@ struct Bench {
     run: fn(&Arguments) -> Result<Figures>,
 }
 
-const BENCHES: [Bench; 9] = [
+const BENCHES: [Bench; 10] = [
     Bench { name: "log", about: "the log alone: durable appends, and a cold start of a large one", run: log::run },
     Bench {
         name: "ingest",
         about: "records over HTTP until they are durable, beside a route that does nothing and the log alone",
         run: ingest::run,
+    },
+    Bench {
+        name: "doors",
+        about: "every way to bring records in, beside version 2 of Kafka REST and, for Kinesis, another maker's",
+        run: doors::run,
     },
     Bench {
         name: "batch",

@@ -12,11 +12,17 @@ mod workspace;
 
 mod cache;
 
+mod toolchain;
+
 mod python;
+
+mod maven;
 
 mod server;
 
 mod tidy;
+
+mod clients;
 
 mod test;
 
@@ -39,6 +45,8 @@ enum Command {
     Ci,
     /// All tests, with whatever they need set up first.
     Test(test::Arguments),
+    /// Other people's clients against the release binary, as `test` runs them too.
+    Clients(clients::Arguments),
     /// The rules that no compiler checks: floors, names, heads, sizes.
     Tidy,
     /// Figures of the release binary on this machine. Without a name: the list of benches.
@@ -61,6 +69,7 @@ fn run(command: &Command) -> Result<()> {
     match command {
         Command::Ci => ci::run(),
         Command::Test(arguments) => test::run(arguments),
+        Command::Clients(arguments) => clients::run(arguments),
         Command::Tidy => tidy::run(),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Prove(arguments) => prove::run(arguments),
@@ -70,6 +79,13 @@ fn run(command: &Command) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_long_form_of_test_is_not_passed_on() {
+        let parsed = Arguments::try_parse_from(["xtask", "test", "--long", "--no-fail-fast"]).expect("anything goes");
+        let Command::Test(parsed) = parsed.command else { panic!("it was `test`") };
+        assert_eq!((parsed.long, parsed.to_cargo), (true, vec!["--no-fail-fast".to_owned()]));
+    }
 
     #[test]
     fn what_follows_test_is_passed_on() {

@@ -1,5 +1,5 @@
-//! The Python environment of `tests/reference`: made once per list of requirements, outside
-//! the checkout, and used by every test that wants a second opinion.
+//! Python environments: made once per list of requirements, outside the checkout. That of
+//! `tests/reference` is used by every test that wants a second opinion.
 
 use std::{
     env,
@@ -17,13 +17,18 @@ const REQUIREMENTS: &str = "tests/reference/requirements.txt";
 pub(crate) fn interpreter() -> Result<PathBuf> {
     match env::var_os("CORKBOARD_PYTHON") {
         Some(python) => Ok(python.into()),
-        None => Ok(python_of(&cache::prepared("venv", REQUIREMENTS, make)?)),
+        None => Ok(python_of(&environment(REQUIREMENTS)?)),
     }
+}
+
+/// The folder of an environment with these requirements installed; its programs are in `bin`.
+pub(crate) fn environment(requirements: &str) -> Result<PathBuf> {
+    cache::prepared("venv", requirements, make)
 }
 
 fn make(folder: &Path, requirements: &Path) -> Result<()> {
     process::run(Command::new("python3").args(["-m", "venv"]).arg(folder))
-        .context("the tests compare with DuckDB in Python: install python3 with its venv module")?;
+        .context("the tests need Python: install python3 with its venv module")?;
     process::run(
         Command::new(python_of(folder))
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])
@@ -31,6 +36,6 @@ fn make(folder: &Path, requirements: &Path) -> Result<()> {
     )
 }
 
-fn python_of(folder: &Path) -> PathBuf {
+pub(crate) fn python_of(folder: &Path) -> PathBuf {
     folder.join("bin").join("python")
 }

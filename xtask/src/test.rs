@@ -3,6 +3,8 @@
 //!
 //! Tests that need the real rows are named `real_rows_…` (in Python `test_real_rows_…`). Where
 //! the rows are missing these are left out by name and counted, and never pass unrun.
+//!
+//! Asked for no test in particular, it ends with the clients that other people wrote (`clients`).
 
 use std::{
     fs,
@@ -13,12 +15,15 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::{process, python, workspace};
+use crate::{clients, process, python, workspace};
 
 const REFERENCE: &str = "tests/reference";
 
 #[derive(Args, Default)]
 pub(crate) struct Arguments {
+    /// With the clients that take long to build; stands before everything else.
+    #[arg(long)]
+    pub(crate) long: bool,
     /// For `cargo test`; without a package among them, all packages are tested.
     #[arg(allow_hyphen_values = true, value_terminator = "--")]
     pub(crate) to_cargo: Vec<String>,
@@ -34,6 +39,11 @@ impl Arguments {
             .iter()
             .any(|a| a.starts_with("-p") || a.starts_with("--package") || a.starts_with("--manifest-path"))
     }
+
+    /// Whether no test is named or described in any way.
+    fn ask_for_everything(&self) -> bool {
+        self.to_tests.is_empty() && self.to_cargo.iter().all(|a| a == "--no-fail-fast")
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -46,6 +56,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         None => left_out(&needs, arguments)?,
     };
     process::run(&mut cargo_test(&needs, arguments))?;
+    if arguments.ask_for_everything() {
+        clients::run(&clients::Arguments { long: arguments.long, ..clients::Arguments::default() })?;
+    }
     match &needs.real_rows {
         Some(folder) => println!("tests over real rows ran with {}", folder.display()),
         None => {
@@ -131,6 +144,16 @@ mod tests {
             let arguments = Arguments { to_cargo: vec![argument.to_owned()], ..Arguments::default() };
             assert_eq!(arguments.names_packages(), expected, "{argument}");
         }
+    }
+
+    #[test]
+    fn clients_run_unless_something_is_asked_for() {
+        let of = |to_cargo: &[&str], to_tests: &[&str]| {
+            let strings = |all: &[&str]| all.iter().map(|a| (*a).to_owned()).collect();
+            Arguments { to_cargo: strings(to_cargo), to_tests: strings(to_tests), long: false }.ask_for_everything()
+        };
+        assert!(of(&[], &[]) && of(&["--no-fail-fast"], &[]));
+        assert!(!of(&["name"], &[]) && !of(&["-p", "server"], &[]) && !of(&[], &["--nocapture"]));
     }
 
     #[test]

@@ -489,6 +489,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_snapshot_does_not_hide_commands_that_came_before_it_was_written() {
+        let log = Arc::new(MemoryLog::new());
+        let first = ledger(&log, usize::MAX);
+        first.submit(Enter::Number(1)).await.unwrap();
+        let text = first.peek(|l| serde_json::to_string(l).unwrap());
+        first.submit(Enter::Number(2)).await.unwrap();
+        append(&*log, r#"{"snapshot":{"through":1,"part":0,"n_parts":1}}"#, &text).await;
+        first.submit(Enter::Number(3)).await.unwrap();
+        log.trim(&TopicPartition::new("__ledger".parse().unwrap(), 0), Offset(1)).await.unwrap();
+        assert_eq!(whole(&ledger(&log, usize::MAX)).await, whole(&first).await);
+    }
+
+    #[tokio::test]
     async fn a_state_larger_than_a_record_is_kept_in_parts() {
         #[derive(Default, Serialize, Deserialize)]
         struct Texts(Vec<String>);

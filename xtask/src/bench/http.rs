@@ -1,5 +1,6 @@
 //! As much of an HTTP client as a bench needs, and no more, since it runs on the machine that it
-//! measures: one kept-alive connection that sends requests and reads answers of known length.
+//! measures: one kept-alive connection that sends requests and reads answers of known length or in
+//! chunks.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -41,9 +42,15 @@ impl Connection {
 
     /// The JSON that stands at a path.
     pub(super) fn get(&mut self, path: &str) -> Result<Value> {
+        serde_json::from_str(&self.text(path)?).with_context(|| format!("GET {path} answers no JSON"))
+    }
+
+    /// The text that stands at a path.
+    pub(super) fn text(&mut self, path: &str) -> Result<String> {
         let (status, body) = self.exchange(&head("GET", path, &self.address, ""))?;
-        ensure!(status == 200, "GET {path} answers {status}: {}", String::from_utf8_lossy(body));
-        serde_json::from_slice(body).with_context(|| format!("GET {path} answers no JSON"))
+        let text = String::from_utf8_lossy(body);
+        ensure!(status == 200, "GET {path} answers {status}: {text}");
+        Ok(text.into_owned())
     }
 
     /// Asks for something to be done.
@@ -70,13 +77,13 @@ pub(super) fn with_path(post: &[u8], path: &str) -> Vec<u8> {
     [format!("POST {path} HTTP/1.1").as_bytes(), &post[behind..]].concat()
 }
 
-/// Reads one answer to its end, whose length must be known.
+/// Reads one answer to its end, which its head must tell.
 fn read_answer(reader: &mut impl BufRead, line: &mut String, body: &mut Vec<u8>) -> Result<u16> {
     line.clear();
     reader.read_line(line)?;
     let status = line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
     let status = status.with_context(|| format!("unexpected answer: {line:?}"))?;
-    let mut n_bytes = None;
+    let (mut n_bytes, mut is_chunked) = (None, false);
     loop {
         line.clear();
         ensure!(reader.read_line(line)? > 0, "the connection was closed within an answer");
@@ -84,12 +91,37 @@ fn read_answer(reader: &mut impl BufRead, line: &mut String, body: &mut Vec<u8>)
         if name.eq_ignore_ascii_case("content-length") {
             n_bytes = Some(value.trim().parse::<usize>()?);
         }
+        is_chunked |= name.eq_ignore_ascii_case("transfer-encoding") && value.trim().eq_ignore_ascii_case("chunked");
+    }
+    if is_chunked {
+        read_chunks(reader, line, body)?;
+        return Ok(status);
     }
     let n_bytes = n_bytes.context("the answer has no Content-Length")?;
     ensure!(n_bytes <= MAX_BODY_BYTES, "the answer has {n_bytes} bytes");
     body.resize(n_bytes, 0);
     reader.read_exact(body).context("the connection was closed within an answer")?;
     Ok(status)
+}
+
+/// Chunks up to the empty one, and no fields behind it.
+fn read_chunks(reader: &mut impl BufRead, line: &mut String, body: &mut Vec<u8>) -> Result<()> {
+    body.clear();
+    loop {
+        line.clear();
+        reader.read_line(line)?;
+        let n_bytes = usize::from_str_radix(line.trim_end(), 16).with_context(|| format!("no chunk: {line:?}"))?;
+        let start = body.len();
+        ensure!(n_bytes <= MAX_BODY_BYTES - start, "the answer has more than {MAX_BODY_BYTES} bytes");
+        body.resize(start + n_bytes, 0);
+        reader.read_exact(&mut body[start..]).context("the connection was closed within a chunk")?;
+        line.clear();
+        reader.read_line(line)?;
+        ensure!(line == "\r\n", "a chunk goes on with {line:?}");
+        if n_bytes == 0 {
+            return Ok(());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -141,7 +173,25 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn chunks_are_read_to_the_empty_one() {
+        let mut answers = &b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nA\r\n0123456789\r\n\
+            0\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx"[..];
+        let (mut line, mut body) = (String::new(), Vec::new());
+        for expected in [&b"abc0123456789"[..], b"x"] {
+            assert_eq!(read_answer(&mut answers, &mut line, &mut body).expect("it is whole"), 200);
+            assert_eq!(body, expected);
+        }
+        assert!(answers.is_empty());
+    }
+
+    #[test]
     fn a_cut_is_an_error() {
+        let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        for rest in ["", "3\r\nab", "3\r\nabc\r\n", "3\r\nabcd", "x\r\n", "fffffffffffffff\r\n", "0\r\n"] {
+            let answer = format!("{chunked}{rest}");
+            let read = read_answer(&mut answer.as_bytes(), &mut String::new(), &mut Vec::new());
+            assert!(read.is_err(), "{rest:?}");
+        }
         for answer in ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok", "HTTP/1.1 2", ""] {
             assert!(read_answer(&mut answer.as_bytes(), &mut String::new(), &mut Vec::new()).is_err(), "{answer:?}");
         }

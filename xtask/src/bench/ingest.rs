@@ -4,12 +4,7 @@
 //! `noop` of `server`), sent the same requests; and the log alone with appends of the same size.
 //! How busy both sides were shows who held whom up.
 
-use std::{
-    path::PathBuf,
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -19,10 +14,9 @@ use super::{
     append_rate::AppendRate,
     figures::{Figures, GOAL, goal, goals},
     http,
-    load::{self, Outcome, Pace},
+    load::{self, Loaded},
     posts::{Posts, STREAMS, USER_ID, produce::Producer},
     scratch::Scratch,
-    usage,
 };
 use crate::{process, server, server::Server, workspace};
 
@@ -71,7 +65,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Figures> {
     Ok(figures)
 }
 
-fn build_noop() -> Result<PathBuf> {
+pub(super) fn build_noop() -> Result<PathBuf> {
     process::run(workspace::cargo().args(["build", "--release", "-p", "server", "--example", "noop"]))?;
     Ok(workspace::target_folder()?.join("release/examples/noop"))
 }
@@ -82,33 +76,12 @@ struct Setting {
     time: Duration,
 }
 
-/// What came of a load, and how many cores each side kept busy.
-struct Loaded {
-    outcome: Outcome,
-    server_cores: f64,
-    client_cores: f64,
-}
-
 impl Setting {
     fn load(&self, server: &Server, posts: &Posts, path: Option<&str>) -> Result<Loaded> {
         let address = server.address.as_str();
         let producer = Producer { posts, address, user_id: USER_ID, first: 0, n_per_request: self.n_per_request };
         let requests = requests(&producer, path);
-        let pace = Pace { n_connections: self.n_connections, requests_per_second: None };
-        let next = |number: u64, request: &mut Vec<u8>| {
-            let (bytes, n_records) = &requests[(number % requests.len() as u64) as usize];
-            request.clone_from(bytes);
-            Some(*n_records)
-        };
-        let (begin, mine) = (Instant::now(), usage::cpu_seconds(std::process::id())?);
-        let (theirs, outcome) = load::beside(address, pace, next, || {
-            let before = usage::cpu_seconds(server.id())?;
-            thread::sleep(self.time);
-            Ok(usage::cpu_seconds(server.id())? - before)
-        })?;
-        let seconds = begin.elapsed().as_secs_f64();
-        let client_cores = (usage::cpu_seconds(std::process::id())? - mine) / seconds;
-        Ok(Loaded { outcome, server_cores: theirs / self.time.as_secs_f64(), client_cores })
+        load::over_and_over((address, server.id()), self.n_connections, self.time, &requests)
     }
 
     /// Records per second of the log alone, with as many appenders as there are connections.

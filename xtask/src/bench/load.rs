@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use super::{http::Connection, spread::quantile_ms};
+use super::{http::Connection, spread::quantile_ms, usage};
 
 /// How a load is driven.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +102,38 @@ pub(super) fn beside<T>(
         let outcome = outcome?;
         Ok((done?, outcome))
     })
+}
+
+/// What came of a load, and how many cores each side kept busy.
+pub(super) struct Loaded {
+    pub(super) outcome: Outcome,
+    pub(super) server_cores: f64,
+    pub(super) client_cores: f64,
+}
+
+/// Sends whole requests, of which each says how many records it has, over and over for so long.
+/// `server` is the process that listens there.
+pub(super) fn over_and_over(
+    (address, server): (&str, u32),
+    n_connections: usize,
+    time: Duration,
+    requests: &[(Vec<u8>, u64)],
+) -> Result<Loaded> {
+    let pace = Pace { n_connections, requests_per_second: None };
+    let next = |number: u64, request: &mut Vec<u8>| {
+        let (bytes, n_records) = &requests[(number % requests.len() as u64) as usize];
+        request.clone_from(bytes);
+        Some(*n_records)
+    };
+    let (begin, mine) = (Instant::now(), usage::cpu_seconds(std::process::id())?);
+    let (theirs, outcome) = beside(address, pace, next, || {
+        let before = usage::cpu_seconds(server)?;
+        thread::sleep(time);
+        Ok(usage::cpu_seconds(server)? - before)
+    })?;
+    let seconds = begin.elapsed().as_secs_f64();
+    let client_cores = (usage::cpu_seconds(std::process::id())? - mine) / seconds;
+    Ok(Loaded { outcome, server_cores: theirs / time.as_secs_f64(), client_cores })
 }
 
 fn drive_one(

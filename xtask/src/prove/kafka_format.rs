@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::inspect;
-use crate::{cache, process, server};
+use crate::{maven, process, server};
 
 const TOOLS: &str = "tests/reference/kafka/pom.xml";
 const N_POSTS: u64 = 40_000;
@@ -23,7 +23,7 @@ const SETTINGS: [(&str, &str); 2] =
     [("CORKBOARD__LOG__SEGMENT_BYTES", "2097152"), ("CORKBOARD__LOG__INDEX_INTERVAL_BYTES", "4096")];
 
 pub(super) fn prove(binary: Option<&Path>) -> Result<()> {
-    let tools = Tools(cache::prepared("kafka", TOOLS, fetch)?);
+    let tools = Tools(maven::jars("kafka", TOOLS)?);
     let binary = server::binary(binary)?;
     let mut server = server::Server::start(&binary, &SETTINGS)?;
     let arguments = ["emulate", "--user-id", "proof", "--connections", "4", "--batch", "50", "--count"];
@@ -228,20 +228,6 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// The folder of Kafka's jars.
 struct Tools(PathBuf);
-
-fn fetch(folder: &Path, list: &Path) -> Result<()> {
-    let mut maven = Command::new("mvn");
-    maven.args([
-        "--batch-mode",
-        "-Dstyle.color=never",
-        "--quiet",
-        "dependency:copy-dependencies",
-        "-DincludeScope=runtime",
-        "--file",
-    ]);
-    maven.arg(list).arg(format!("-DoutputDirectory={}", folder.display()));
-    process::run(&mut maven).context("Kafka's tools come through Maven: install Java 17 or later and Maven")
-}
 
 impl Tools {
     /// What the tool says about each of the files, without the line that names the file.

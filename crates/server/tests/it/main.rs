@@ -8,6 +8,7 @@ mod node;
 
 mod api;
 pub(crate) mod auth;
+mod bench_requests;
 mod consumers;
 mod gateway;
 mod hostile;

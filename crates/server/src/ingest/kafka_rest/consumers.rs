@@ -277,19 +277,22 @@ impl Doors {
         query: &BTreeMap<String, String>,
     ) -> Result<(Option<HeaderValue>, Body), KafkaError> {
         let wanted = media::wanted(headers, self.services.config.ingest.strict);
-        let wanted = wanted.ok_or_else(KafkaError::not_acceptable)?;
+        if wanted.is_empty() {
+            return Err(KafkaError::not_acceptable());
+        }
         let settings = self.groups.look(name, |_, instance| instance.settings.clone()).await?;
         let own = match settings.format {
             Format::Binary => media::Format::Binary,
             Format::Json => media::Format::Json,
         };
-        let media_type = match wanted {
-            Wanted::Format(format) if format == own => media::records_type(own),
-            Wanted::Unnamed if own == media::Format::Binary => crate::error::KAFKA_JSON,
-            Wanted::Any => media::records_type(own),
-            Wanted::PlainJson => HeaderValue::from_static("application/json"),
-            Wanted::Format(_) | Wanted::Unnamed => return Err(KafkaError::format_mismatch()),
+        let answer_type = |wanted: Wanted| match wanted {
+            Wanted::Format(format) if format == own => Some(media::records_type(own)),
+            Wanted::Unnamed if own == media::Format::Binary => Some(crate::error::KAFKA_JSON),
+            Wanted::Any => Some(media::records_type(own)),
+            Wanted::PlainJson => Some(HeaderValue::from_static("application/json")),
+            Wanted::Format(_) | Wanted::Unnamed => None,
         };
+        let media_type = wanted.into_iter().find_map(answer_type).ok_or_else(KafkaError::format_mismatch)?;
         // As with the proxy: what is not positive means what is usual.
         let asked = |field: &'static str| match query.get(field).map(|text| (text, text.parse::<i64>())) {
             None => Ok(None),

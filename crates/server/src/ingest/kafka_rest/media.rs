@@ -55,22 +55,18 @@ pub(super) enum Wanted {
     PlainJson,
 }
 
-/// The best of what is accepted; None when that is nothing that there is. Strictly, anything means
-/// the binary format, as with Confluent's proxy, and plain JSON is not there.
-pub(super) fn wanted(headers: &HeaderMap, strict: bool) -> Option<Wanted> {
-    let mut best = None;
+/// What is accepted, the best first; empty when that is nothing that there is. Strictly, anything
+/// means the binary format, as with Confluent's proxy, and plain JSON is not there.
+pub(super) fn wanted(headers: &HeaderMap, strict: bool) -> Vec<Wanted> {
     let values = headers.get_all(header::ACCEPT).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
-    let mut n_values = 0;
-    for accepted in values.filter(|value| !value.trim_ascii().is_empty()) {
-        n_values += 1;
-        let Some(wanted) = one_wanted(without_parameters(accepted), strict) else { continue };
-        let quality = quality(accepted);
-        if quality > 0 && best.is_none_or(|(_, of_best)| quality > of_best) {
-            best = Some((wanted, quality));
-        }
+    let mut accepted = values.filter(|value| !value.trim_ascii().is_empty()).peekable();
+    if accepted.peek().is_none() {
+        return vec![if strict { Wanted::Unnamed } else { Wanted::Any }];
     }
-    let anything = if strict { Wanted::Unnamed } else { Wanted::Any };
-    if n_values == 0 { Some(anything) } else { best.map(|(wanted, _)| wanted) }
+    let known = accepted.filter_map(|value| Some((one_wanted(without_parameters(value), strict)?, quality(value))));
+    let mut known: Vec<_> = known.filter(|(_, quality)| *quality > 0).collect();
+    known.sort_by_key(|(_, quality)| std::cmp::Reverse(*quality));
+    known.into_iter().map(|(wanted, _)| wanted).collect()
 }
 
 fn one_wanted(media_type: &[u8], strict: bool) -> Option<Wanted> {

@@ -39,6 +39,7 @@ pub(super) struct Question {
 
 /// What was collected for one question.
 struct Answer {
+    /// In the order of their partitions.
     places: Vec<Place>,
     /// Of each place: where the answer begins and how far it has come.
     taken: BTreeMap<TopicPartition, (Offset, Offset)>,
@@ -230,7 +231,8 @@ impl Answer {
     }
 
     fn seen(&self, partition: &TopicPartition) -> Option<Offset> {
-        self.places.iter().find(|p| p.partition == *partition).and_then(|p| p.position)
+        let at = self.places.binary_search_by(|place| place.partition.cmp(partition)).ok()?;
+        self.places[at].position
     }
 
     /// What moves, and what has no position yet.

@@ -1,0 +1,113 @@
+//! Clients that other people wrote, against the release binary: programs below `tests/clients` use
+//! them as their documentation says, and end with an error at the first claim that does not hold.
+//! Versions stand in each language's lock file; what is fetched or built is kept in the cache.
+//!
+//! All of them ask one server with nothing but the doors and the log, which has to stop in good
+//! order afterwards.
+
+use std::{path::PathBuf, time::Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use crate::{server, server::Server};
+
+mod shell;
+
+mod python;
+
+mod javascript;
+
+mod go;
+
+mod java;
+
+mod rust;
+
+#[derive(Args, Default)]
+pub(crate) struct Arguments {
+    /// Only these: curl, emulators, boto3, aws-cli, javascript, go, java, rust.
+    pub(crate) names: Vec<String>,
+    /// Also those that take long to build: rust.
+    #[arg(long)]
+    pub(crate) long: bool,
+    /// Run this binary instead of building one.
+    #[arg(long)]
+    pub(crate) binary: Option<PathBuf>,
+}
+
+struct Client {
+    name: &'static str,
+    /// Whether it runs only if asked for: by `--long` or by its name.
+    is_long: bool,
+    /// Makes ready what it needs and asks the server at this address, `http://…`.
+    run: fn(url: &str) -> Result<()>,
+}
+
+impl Client {
+    const fn new(name: &'static str, run: fn(&str) -> Result<()>) -> Self {
+        Self { name, is_long: false, run }
+    }
+}
+
+const CLIENTS: [Client; 8] = [
+    Client::new("curl", shell::curl),
+    Client::new("emulators", python::emulators),
+    Client::new("boto3", python::boto3),
+    Client::new("aws-cli", shell::aws_cli),
+    Client::new("javascript", javascript::run),
+    Client::new("go", go::run),
+    Client::new("java", java::run),
+    Client { name: "rust", is_long: true, run: rust::run },
+];
+
+impl Arguments {
+    fn chosen(&self) -> Result<Vec<&'static Client>> {
+        for name in &self.names {
+            ensure!(CLIENTS.iter().any(|client| client.name == name), "there is no client {name:?}");
+        }
+        let is_chosen = |client: &&Client| match self.names.is_empty() {
+            true => self.long || !client.is_long,
+            false => self.names.iter().any(|name| name == client.name),
+        };
+        Ok(CLIENTS.iter().filter(is_chosen).collect())
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let clients = arguments.chosen()?;
+    let binary = server::binary(arguments.binary.as_deref())?;
+    let mut server = Server::start_doors(&binary)?;
+    let mut took = Vec::new();
+    for client in &clients {
+        println!("── client {}", client.name);
+        let begin = Instant::now();
+        (client.run)(&server.url()).with_context(|| format!("the client {} found a difference", client.name))?;
+        took.push(format!("{} {:.1} s", client.name, begin.elapsed().as_secs_f64()));
+    }
+    server.stop()?;
+    println!("clients: {} passed: {}", clients.len(), took.join(", "));
+    let n_left_out = CLIENTS.iter().filter(|client| client.is_long).count();
+    if !arguments.long && arguments.names.is_empty() {
+        println!("{n_left_out} client takes long to build and was left out: `cargo xtask test --long` runs it too");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_chosen_by_name_or_by_length() {
+        let chosen = |names: &[&str], long| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            let chosen = Arguments { names, long, binary: None }.chosen()?;
+            Ok::<Vec<_>, anyhow::Error>(chosen.iter().map(|client| client.name).collect())
+        };
+        assert_eq!(chosen(&["rust", "go"], false).expect("they are there"), ["go", "rust"]);
+        assert_eq!(chosen(&[], true).expect("all").len(), CLIENTS.len());
+        assert!(!chosen(&[], false).expect("all short ones").contains(&"rust"));
+        assert!(chosen(&["cobol"], false).is_err());
+    }
+}

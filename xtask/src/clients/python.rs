@@ -1,0 +1,28 @@
+//! Clients in Python: `requests` as the emulators use it, and boto3. The environment is also that of
+//! AWS's command line.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::Result;
+
+use crate::{process, python, workspace};
+
+const REQUIREMENTS: &str = "tests/clients/requirements.txt";
+
+pub(super) fn environment() -> Result<PathBuf> {
+    python::environment(REQUIREMENTS)
+}
+
+pub(super) fn emulators(url: &str) -> Result<()> {
+    run("emulators.py", url)
+}
+
+pub(super) fn boto3(url: &str) -> Result<()> {
+    run("kinesis_boto3.py", url)
+}
+
+fn run(program: &str, url: &str) -> Result<()> {
+    let mut python = Command::new(python::python_of(&environment()?));
+    python.env("PYTHONDONTWRITEBYTECODE", "1");
+    process::run(python.arg(workspace::root().join("tests/clients").join(program)).arg(url))
+}

@@ -1,0 +1,12 @@
+//! AWS's SDK for Rust, which takes minutes to build.
+
+use anyhow::Result;
+
+use crate::{process, workspace};
+
+pub(super) fn run(url: &str) -> Result<()> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["run", "--locked", "--quiet", "--manifest-path", "tests/clients/rust/Cargo.toml", "--", url]);
+    // Apart from the product's: it is another workspace, with dependencies in other versions.
+    process::run(cargo.env("CARGO_TARGET_DIR", workspace::cache_folder()?.join("clients-rust")))
+}
