@@ -97,6 +97,9 @@ pub struct IngestConfig {
     pub max_topics: usize,
     pub max_partitions_per_topic: u32,
     pub strict: bool,
+    pub idempotency_window_ms: u64,
+    pub idempotency_memory_bytes: usize,
+    pub idempotency_read_bytes: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -143,6 +143,22 @@ impl KafkaError {
         Self::new(StatusCode::CONFLICT, 40902, "instance_exists", message)
     }
 
+    /// The first request with this key is under way; what it did is for a later try to learn.
+    pub fn key_in_use(key: &str) -> Self {
+        let message = format!("a request with the Idempotency-Key {key} is under way, try again when it is done");
+        Self::new(StatusCode::CONFLICT, 409, "key_in_use", message)
+    }
+
+    pub fn key_reused(key: &str) -> Self {
+        let message = format!("the Idempotency-Key {key} was used for this topic with another body");
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, 422, "key_reused", message)
+    }
+
+    /// Whether it is about the key of a request, which is wrong as a whole.
+    pub(crate) fn is_of_key(&self) -> bool {
+        matches!(self.reason, "key_in_use" | "key_reused")
+    }
+
     pub fn illegal_state(what: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::CONFLICT, 40903, "illegal_state", format!("Illegal state: {what}"))
     }

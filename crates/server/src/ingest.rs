@@ -7,9 +7,11 @@ mod admission;
 mod append;
 mod body;
 mod consumers;
+mod idempotency;
 mod json;
 mod kafka_rest;
 pub mod kinesis;
+mod once;
 mod pin;
 mod streams;
 mod topics;
@@ -18,21 +20,32 @@ use std::sync::Arc;
 
 use axum::{Router, extract::FromRequestParts};
 use http::{header, request::Parts};
-use model::{LogError, Stop};
+use model::{EventLog, LogError, Stop};
 
-use self::append::{Addressed, Appended};
 pub use self::{admission::Permit, body::Bodies};
-use crate::{Services, api::SameOrigin, cors, error::KafkaError};
+use self::{
+    append::{Addressed, Appended},
+    idempotency::Once,
+};
+use crate::{Services, api::SameOrigin, cors, error::KafkaError, metrics::Metrics};
 
 /// The doors' own state: how bodies are read, and which topics there are.
 struct Doors {
     services: Services,
     bodies: Bodies,
     topics: Arc<topics::Topics>,
+    store: Arc<Store>,
     groups: Arc<consumers::Groups>,
     kinesis: Arc<kinesis::Kinesis>,
     /// Answers that would go on for long end when the server stops.
     stop: Stop,
+}
+
+/// Where the doors bring records to.
+struct Store {
+    log: Arc<dyn EventLog>,
+    metrics: Arc<Metrics>,
+    topics: Arc<topics::Topics>,
 }
 
 pub fn routes(services: &Services, stop: Stop) -> Router {
@@ -41,6 +54,7 @@ pub fn routes(services: &Services, stop: Stop) -> Router {
         bodies: Bodies::new(&services.config, &services.metrics),
         groups: Arc::new(consumers::Groups::new(services.log.clone(), services.config.consumers.clone())),
         kinesis: Arc::new(kinesis::Kinesis::new(services.log.clone(), topics.clone(), services.config.clone())),
+        store: Arc::new(Store { log: services.log.clone(), metrics: services.metrics.clone(), topics: topics.clone() }),
         topics,
         services: services.clone(),
         stop,
@@ -59,26 +73,20 @@ impl Doors {
         Ok(())
     }
 
-    /// Brings records to their topic and counts what is stored; what is not is for the caller to tell.
-    async fn store_in(&self, topic: &topics::Topic, records: Vec<Addressed>) -> Appended {
-        let appended = append::append(&*self.services.log, topic, records).await;
-        for append in appended.appends() {
-            match &append.outcome {
-                Ok(_) => {
-                    self.services.metrics.appended(&topic.name, append.n_records as u64, append.size_bytes as u64);
-                }
-                Err(LogError::UnknownTopic(_) | LogError::UnknownPartition(_)) => self.topics.forget(&topic.name),
-                Err(_) => {}
-            }
-        }
-        appended
-    }
-
-    /// The same for a topic that may have to be made first, and has the partition `highest`; some
-    /// records are stored at least, or this is an error.
-    async fn store(&self, topic: &str, highest: Option<u32>, records: Vec<Addressed>) -> Result<Appended, KafkaError> {
+    /// Brings records to a topic that may have to be made first, and has the partition `highest`, once
+    /// if the client says so; some records are stored at least, or this is an error.
+    async fn store(
+        &self,
+        topic: &str,
+        highest: Option<u32>,
+        records: Vec<Addressed>,
+        once: Option<&Once>,
+    ) -> Result<Appended, KafkaError> {
         let topic = self.topics.find_or_create(topic, highest).await?;
-        let appended = self.store_in(&topic, records).await;
+        let appended = match once {
+            None => self.store.store_in(&topic, records).await,
+            Some(once) => self.store_once(once.request(&records), &topic, records, &[], ()).await?,
+        };
         if appended.appends().iter().any(|append| append.outcome.is_ok()) {
             return Ok(appended);
         }
@@ -86,5 +94,19 @@ impl Doors {
         // If a part of the request may have been stored, the producer must learn it.
         let worst = errors.max_by_key(|e| matches!(e, LogError::Unavailable { outcome_unknown: true, .. }));
         Err(KafkaError::of_log(worst.expect("a request has at least one append, and none succeeded")))
+    }
+}
+
+impl Store {
+    /// Appends records and counts what is stored; what is not is for the caller to tell.
+    async fn store_in(&self, topic: &topics::Topic, records: Vec<Addressed>) -> Appended {
+        let appended = append::append(&*self.log, topic, records).await;
+        for append in appended.appends() {
+            match &append.outcome {
+                Ok(_) => self.metrics.appended(&topic.name, append.n_records as u64, append.size_bytes as u64),
+                Err(e) => self.topics.missed(&topic.name, e),
+            }
+        }
+        appended
     }
 }

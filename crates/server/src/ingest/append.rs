@@ -1,9 +1,12 @@
 //! Brings the records of one request to their partitions, all partitions at once, each with
 //! one append, and says what became of every record in the order in which they came.
 
+use std::collections::HashMap;
+
 use futures::future::join_all;
 use model::{
-    EventLog, Header, LogError, Offset, OffsetRange, Record, TopicName, TopicPartition, partitioner::partition_of_key,
+    EventLog, Header, LogError, Offset, OffsetRange, Record, Timestamp, TopicName, TopicPartition,
+    partitioner::partition_of_key,
 };
 
 use super::topics::Topic;
@@ -22,6 +25,8 @@ pub(super) fn overhead_bytes(records: &[Addressed]) -> usize {
 
 /// What became of a request's records.
 pub(super) struct Appended {
+    /// When a request with a key came first.
+    at: Option<Timestamp>,
     appends: Vec<Append>,
     /// For each record its place in `appends`; empty when there is but one.
     places: Vec<usize>,
@@ -42,10 +47,51 @@ pub(super) async fn append(log: &dyn EventLog, topic: &Topic, records: Vec<Addre
         Ok([share]) => vec![share.append(log, &topic.name).await],
         Err(shares) => join_all(shares.into_iter().map(|share| share.append(log, &topic.name))).await,
     };
-    Appended { appends, places }
+    Appended { at: None, appends, places }
 }
 
 impl Appended {
+    /// Of a request that was stored in part, or wholly, before it came again: `known` says where for
+    /// each record, `fresh` what became of the others.
+    pub(super) fn of(
+        topic: &TopicName,
+        known: &[Option<(u32, Offset)>],
+        fresh: Option<Appended>,
+        at: Timestamp,
+    ) -> Self {
+        let at = Some(at);
+        let fresh = fresh.unwrap_or(Self { at, appends: Vec::new(), places: Vec::new() });
+        if known.iter().all(Option::is_none) {
+            return Self { at, ..fresh };
+        }
+        let (mut appends, mut n_fresh) = (fresh.appends, 0);
+        let mut last_of_partition: HashMap<u32, usize> = HashMap::new();
+        let mut place = |stored: &Option<(u32, Offset)>| {
+            let Some((partition, offset)) = *stored else {
+                n_fresh += 1;
+                return fresh.places.get(n_fresh - 1).copied().unwrap_or(0);
+            };
+            if let Some(i) = last_of_partition.get(&partition)
+                && let Append { n_records, outcome: Ok(range), .. } = &mut appends[*i]
+                && range.end == offset
+            {
+                (*n_records, range.end) = (*n_records + 1, offset.plus(1));
+                return *i;
+            }
+            let id = TopicPartition::new(topic.clone(), partition);
+            let outcome = Ok(OffsetRange { partition: id, start: offset, end: offset.plus(1) });
+            appends.push(Append { partition, n_records: 1, size_bytes: 0, outcome });
+            last_of_partition.insert(partition, appends.len() - 1);
+            appends.len() - 1
+        };
+        let places = known.iter().map(&mut place).collect();
+        Self { at, appends, places }
+    }
+
+    pub(super) fn at(&self) -> Option<Timestamp> {
+        self.at
+    }
+
     pub(super) fn appends(&self) -> &[Append] {
         &self.appends
     }

@@ -21,10 +21,12 @@ use axum::{
     routing::get,
 };
 use http::{HeaderMap, HeaderValue, header};
+use model::Timestamp;
 
 use super::{
     Doors,
     append::{self, Addressed, Appended},
+    idempotency::{Door, Once},
 };
 use crate::error::{KafkaError, record_error_code};
 use media::Format;
@@ -83,12 +85,14 @@ impl Doors {
         // The permit is held until the records are in the log.
         let (body, mut permit) = self.bodies.read(&head.headers, body).await?;
         let mut records = records::read(&body, format, config)?;
+        let once = Once::of(&head.headers, Door::Kafka, Timestamp::now())?;
+        let marks_bytes = once.as_ref().map_or(0, |once| once.overhead_bytes(records.len()));
         // Many tiny records weigh more than their text.
-        if !permit.grow(append::overhead_bytes(&records).saturating_sub(body.len())) {
+        if !permit.grow(append::overhead_bytes(&records).saturating_sub(body.len()) + marks_bytes) {
             return Err(KafkaError::overloaded());
         }
         let highest = address(&mut records, partition)?;
-        Ok(receipts(&self.store(topic, highest, records).await?))
+        Ok(receipts(&self.store(topic, highest, records, once.as_ref()).await?))
     }
 }
 

@@ -44,6 +44,7 @@ use axum::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use model::Timestamp;
 use uuid::Uuid;
 
 pub(super) use self::service::Kinesis;
@@ -54,7 +55,10 @@ use self::{
     value::Value,
     writer::{Format, Writer, written},
 };
-use super::{Doors, Permit};
+use super::{
+    Doors, Permit,
+    idempotency::{Door, Once},
+};
 use crate::{
     auth::{Action, AskedUri},
     error::KafkaError,
@@ -281,7 +285,8 @@ impl Doors {
         // Held until the records are in the log.
         let (body, mut permit) = self.bodies.read(&head.headers, body).await?;
         let caller = self.caller(head, action, &body)?;
-        self.perform(caller, format, action, &body, &mut permit).await
+        let once = Once::of(&head.headers, Door::Kinesis, Timestamp::now())?;
+        self.perform(caller, format, action, &body, &mut permit, once.as_ref()).await
     }
 
     /// The answer to a call in JSON that did not come by the protocol itself; who calls is known.
@@ -291,15 +296,17 @@ impl Doors {
         action: &str,
         body: Bytes,
         mut permit: Permit,
+        once: Option<&Once>,
     ) -> Response {
         let caller = Caller::new(who, Action::of_kinesis(action));
-        match self.perform(caller, Format::Json, action, &body, &mut permit).await {
+        match self.perform(caller, Format::Json, action, &body, &mut permit, once).await {
             Ok(reply) => reply.into_response(HeaderValue::from_static("application/json")),
             Err(error) => refused(self, Refusal::Exception(Format::Json, error)),
         }
     }
 
-    /// Does what a request asks for, whoever brought it here; `permit` has paid for the body.
+    /// Does what a request asks for, whoever brought it here; `permit` has paid for the body, and a put
+    /// is done `once` if it has a key.
     async fn perform(
         self: &Arc<Self>,
         caller: Caller,
@@ -307,10 +314,11 @@ impl Doors {
         action: &str,
         body: &Bytes,
         permit: &mut Permit,
+        once: Option<&Once>,
     ) -> Result<Reply, KinesisError> {
         match action {
-            "PutRecord" => return self.put_record(&caller, format, body, permit).await,
-            "PutRecords" => return self.put_records(&caller, format, body, permit).await,
+            "PutRecord" => return self.put_record(&caller, format, body, permit, once).await,
+            "PutRecords" => return self.put_records(&caller, format, body, permit, once).await,
             _ => {}
         }
         if body.len() > MAX_TREE_BYTES {

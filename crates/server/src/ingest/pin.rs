@@ -19,7 +19,11 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use model::{Record, Timestamp};
 use serde_json::{Value, json, value::RawValue};
 
-use super::{Doors, append::Addressed};
+use super::{
+    Doors,
+    append::Addressed,
+    idempotency::{Door, Once},
+};
 use crate::error::KafkaError;
 use python::Coerced;
 
@@ -79,6 +83,8 @@ impl Doors {
         let (mut head, body) = request.into_parts();
         self.check_origin(&mut head).await?;
         let (body, _permit) = self.bodies.read(&head.headers, body).await?;
+        let now = Timestamp::now();
+        let once = Once::of(&head.headers, Door::Pin, now)?;
         let pin = match read(&head.headers, &body) {
             Ok(pin) => pin,
             Err(faults) => {
@@ -93,9 +99,8 @@ impl Doors {
                 format!("the pin has {} bytes, {limit_bytes} are allowed (ingest.max_record_bytes)", value.len());
             return Err(KafkaError::too_large(message));
         }
-        let record =
-            Record { key: None, value: Some(Bytes::from(value)), headers: Vec::new(), timestamp: Timestamp::now() };
-        self.store(TOPIC, None, vec![Addressed { partition: None, record }]).await?;
+        let record = Record { key: None, value: Some(Bytes::from(value)), headers: Vec::new(), timestamp: now };
+        self.store(TOPIC, None, vec![Addressed { partition: None, record }], once.as_ref()).await?;
         Ok(json_response(StatusCode::OK, python::object(&pin, python::Style::Compact)))
     }
 }

@@ -13,8 +13,12 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
+use model::Timestamp;
 
-use super::Doors;
+use super::{
+    Doors,
+    idempotency::{Door, Once},
+};
 use crate::{auth::Caller, error::KafkaError, gateway};
 use templates::{Call, Unreadable};
 
@@ -116,7 +120,11 @@ impl Doors {
         let caller = Caller::of(&head.extensions, &self.services.auth);
         // The permission for the stream in the path was asked for before; what else a body names, such as
         // an iterator, the door itself looks at.
-        self.call_kinesis(caller, call.action, call.body.into(), permit).await
+        let once = match Once::of(&head.headers, Door::Kinesis, Timestamp::now()) {
+            Ok(once) => once,
+            Err(error) => return self.refuse(&error),
+        };
+        self.call_kinesis(caller, call.action, call.body.into(), permit, once.as_ref()).await
     }
 
     fn refuse(&self, error: &KafkaError) -> Response {

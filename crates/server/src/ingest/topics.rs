@@ -20,6 +20,7 @@ use model::{
 use tokio::sync::Mutex;
 use tracing::info;
 
+use super::idempotency::Window;
 use crate::error::KafkaError;
 
 pub(super) struct Topic {
@@ -46,11 +47,14 @@ pub(super) struct Topics {
     known: RwLock<HashMap<TopicName, Arc<Topic>>>,
     /// Held while a topic is created, so that `max_topics` is kept.
     creating: Mutex<()>,
+    /// The keys of requests go with their topic.
+    window: Arc<Window>,
 }
 
 impl Topics {
     pub(super) fn new(log: Arc<dyn EventLog>, config: IngestConfig) -> Self {
-        Self { log, config, known: RwLock::default(), creating: Mutex::default() }
+        let window = Arc::new(Window::new(&config));
+        Self { log, config, known: RwLock::default(), creating: Mutex::default(), window }
     }
 
     /// The topic, None where there is none.
@@ -156,7 +160,26 @@ impl Topics {
     pub(super) async fn change(&self, name: &TopicName, change: TopicChange) -> Result<(), LogError> {
         let changed = self.log.change_topic(name, change).await;
         self.forget(name);
+        if change == TopicChange::Delete {
+            self.window.forget(name);
+        }
         changed
+    }
+
+    pub(super) fn window(&self) -> &Arc<Window> {
+        &self.window
+    }
+
+    /// An append, or another question, did not find what was known.
+    pub(super) fn missed(&self, name: &TopicName, error: &LogError) {
+        match error {
+            LogError::UnknownTopic(_) => {
+                self.forget(name);
+                self.window.forget(name);
+            }
+            LogError::UnknownPartition(_) => self.forget(name),
+            _ => {}
+        }
     }
 
     pub(super) fn forget(&self, name: &TopicName) {

@@ -12,6 +12,7 @@ mod bench_requests;
 mod consumers;
 mod gateway;
 mod hostile;
+mod idempotency;
 mod kafka_rest;
 mod kinesis;
 mod kinesis_reads;

@@ -17,7 +17,7 @@ pub(crate) struct Node {
     router: Router,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Said {
     pub(crate) status: u16,
     pub(crate) media_type: String,

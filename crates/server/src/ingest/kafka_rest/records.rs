@@ -21,6 +21,7 @@ use crate::{
     error::KafkaError,
     ingest::{
         append::Addressed,
+        idempotency,
         json::{Compactor, shortened},
     },
 };
@@ -354,6 +355,9 @@ pub(super) fn headers(place: &str, raw: &RawValue) -> Result<Vec<Header>, KafkaE
     let raw: Vec<RawHeader<'_>> = serde_json::from_str(raw.get())
         .map_err(|e| KafkaError::bad_request(format!("{place}: {}", without_position(&e))))?;
     let header = |h: RawHeader<'_>| Ok(Header { key: h.name, value: h.value.map(base64).transpose()? });
+    if raw.iter().any(|header| header.name == idempotency::NAME) {
+        return Err(KafkaError::bad_request(format!("{place}: {} is for the server to set", idempotency::NAME)));
+    }
     raw.into_iter().map(header).collect()
 }
 

@@ -103,6 +103,17 @@ impl KinesisError {
     }
 }
 
+impl KinesisError {
+    /// What clients try again by themselves, and what they do not.
+    fn of_key(error: KafkaError) -> Self {
+        if error.status == StatusCode::CONFLICT {
+            let unavailable = Self::new("ServiceUnavailableException", error.message);
+            return Self { status: StatusCode::SERVICE_UNAVAILABLE, ..unavailable };
+        }
+        Self::invalid_argument(error.message)
+    }
+}
+
 /// What the doors share, their bodies' limits above all, is said in the words of the first door.
 impl From<KafkaError> for KinesisError {
     fn from(error: KafkaError) -> Self {
@@ -113,6 +124,7 @@ impl From<KafkaError> for KinesisError {
             StatusCode::PAYLOAD_TOO_LARGE => "RequestEntityTooLargeException",
             StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailableException",
             StatusCode::INTERNAL_SERVER_ERROR => "InternalFailure",
+            _ if error.is_of_key() => return Self::of_key(error),
             _ => "SerializationException",
         };
         Self { status: error.status, closes: error.closes(), ..Self::new(name, error.message) }

@@ -24,7 +24,8 @@ use crate::{
     error::KafkaError,
     ingest::{
         Doors, Permit,
-        append::{self, Addressed},
+        append::{Addressed, Appended},
+        idempotency::{Once, Request},
     },
 };
 
@@ -48,6 +49,7 @@ impl Doors {
         format: Format,
         body: &Bytes,
         permit: &mut Permit,
+        once: Option<&Once>,
     ) -> Result<Reply, KinesisError> {
         let put = PutBody::parse(format, body)?;
         let mut faults = Faults::default();
@@ -62,8 +64,9 @@ impl Doors {
         let name = name.ok_or_else(KinesisError::internal)?;
         let held = self.kinesis.hold(caller, &name).await?;
         check_sizes(self, &held.stream, &given)?;
-        let now = Timestamp::now();
+        let now = once.map_or_else(Timestamp::now, Once::now);
         let addressed = address(&held.stream, given, now);
+        let request = once.map(|once| once.request(&addressed));
         let shard = addressed[0].partition.expect("every record was given its shard");
         if let Some(minimum) = ordering {
             self.check_ordering(caller, &name, &held, shard, minimum, now).await?;
@@ -71,10 +74,11 @@ impl Doors {
         if self.kinesis.has_limits() && !held.handle.rates.put(shard, addressed[0].record.size_bytes(), now.0) {
             return Err(throttled(caller, &name, shard));
         }
-        let appended = self.store_in(&held.topic, addressed).await;
+        let appended = self.put(&held, request, addressed, &[]).await?;
+        let at = appended.at().unwrap_or(now);
         match appended.outcomes().next() {
             Some(Ok((shard, offset))) => Ok(Reply::Whole(written(format, |writer| {
-                put_receipt(writer, &held.stream, shard, offset.0, now);
+                put_receipt(writer, &held.stream, shard, offset.0, at);
                 writer.text("EncryptionType", PUT_ENCRYPTION);
             }))),
             Some(Err(model::LogError::UnknownTopic(_))) => Err(no_stream(caller, &name)),
@@ -89,6 +93,7 @@ impl Doors {
         format: Format,
         body: &Bytes,
         permit: &mut Permit,
+        once: Option<&Once>,
     ) -> Result<Reply, KinesisError> {
         let put = PutBody::parse(format, body)?;
         let mut faults = Faults::default();
@@ -111,15 +116,31 @@ impl Doors {
         let name = name.ok_or_else(KinesisError::internal)?;
         let held = self.kinesis.hold(caller, &name).await?;
         check_sizes(self, &held.stream, &given)?;
-        let now = Timestamp::now();
+        let now = once.map_or_else(Timestamp::now, Once::now);
+        if !permit.grow(once.map_or(0, |once| once.overhead_bytes(given.len()))) {
+            return Err(KafkaError::overloaded().into());
+        }
         let addressed = address(&held.stream, given, now);
+        let request = once.map(|once| once.request(&addressed));
         // The places of those that were refused for their shard's throughput.
         let (addressed, refused) = if self.kinesis.has_limits() {
             within_limits(&held.handle.rates, addressed, now)
         } else {
             (addressed, Vec::new())
         };
-        self.append_and_answer(caller, &name, format, &held, addressed, &refused, now).await
+        self.append_and_answer(caller, &name, format, &held, request, addressed, &refused, now).await
+    }
+
+    /// Brings records to their shards; of a request with a key those that are not there yet.
+    async fn put(
+        &self,
+        held: &Held,
+        request: Option<Request>,
+        addressed: Vec<Addressed>,
+        left_out: &[usize],
+    ) -> Result<Appended, KinesisError> {
+        let Some(request) = request else { return Ok(self.store.store_in(&held.topic, addressed).await) };
+        Ok(self.store_once(request, &held.topic, addressed, left_out, held.kept_open()).await?)
     }
 
     #[expect(clippy::too_many_arguments, reason = "all that an answer is made of")]
@@ -129,12 +150,16 @@ impl Doors {
         name: &str,
         format: Format,
         held: &Held,
+        request: Option<Request>,
         addressed: Vec<Addressed>,
         refused: &[(usize, u32)],
         now: Timestamp,
     ) -> Result<Reply, KinesisError> {
         let n_records = addressed.len() + refused.len();
-        let appended = if addressed.is_empty() { None } else { Some(self.store_in(&held.topic, addressed).await) };
+        let left_out: Vec<usize> = refused.iter().map(|(place, _)| *place).collect();
+        let appended =
+            if addressed.is_empty() { None } else { Some(self.put(held, request, addressed, &left_out).await?) };
+        let at = appended.as_ref().and_then(Appended::at).unwrap_or(now);
         let mut n_stored = 0;
         if let Some(appended) = &appended {
             n_stored = appended.outcomes().filter(Result::is_ok).count();
@@ -148,7 +173,7 @@ impl Doors {
                 });
             }
         }
-        let mut outcomes = appended.iter().flat_map(append::Appended::outcomes);
+        let mut outcomes = appended.iter().flat_map(Appended::outcomes);
         let mut refused = refused.iter().peekable();
         let answer = written_in(format, (n_records + 2) * RECEIPT_BYTES, |writer| {
             writer.text("EncryptionType", PUT_ENCRYPTION);
@@ -159,7 +184,7 @@ impl Doors {
                     return put_failure(writer, &error);
                 }
                 match outcomes.next() {
-                    Some(Ok((shard, offset))) => put_receipt(writer, &held.stream, shard, offset.0, now),
+                    Some(Ok((shard, offset))) => put_receipt(writer, &held.stream, shard, offset.0, at),
                     _ => put_failure(writer, &KinesisError::internal()),
                 }
             });

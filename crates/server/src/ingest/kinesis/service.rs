@@ -71,7 +71,14 @@ pub(super) struct Held {
     pub(super) stream: Arc<Stream>,
     pub(super) topic: Topic,
     pub(super) handle: Arc<Handle>,
-    _open: OwnedRwLockReadGuard<()>,
+    open: Arc<OwnedRwLockReadGuard<()>>,
+}
+
+impl Held {
+    /// Keeps the stream as it is for whoever goes on without the request.
+    pub(super) fn kept_open(&self) -> impl Send + 'static {
+        self.open.clone()
+    }
 }
 
 impl Kinesis {
@@ -123,7 +130,7 @@ impl Kinesis {
             // The stream may have been deleted and made again meanwhile, with another lock.
             if Arc::ptr_eq(&handle, &self.handle(name)?) {
                 let topic = Topic::new(handle.topic.clone(), stream.n_shards());
-                return Ok(Held { stream, topic, handle, _open: open });
+                return Ok(Held { stream, topic, handle, open: Arc::new(open) });
             }
         }
     }

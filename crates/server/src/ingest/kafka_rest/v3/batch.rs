@@ -22,6 +22,7 @@ use crate::{
     error::KafkaError,
     ingest::{
         Doors,
+        idempotency::{Door, Once},
         kafka_rest::{consumers::parse, json_response},
         topics::Topic,
     },
@@ -113,19 +114,21 @@ impl Doors {
         topic.map_err(|e| if e.code == KafkaError::topic_not_found().code { KafkaError::not_hosted() } else { e })
     }
 
-    /// Stores what could be read, and tells of each entry in its order what became of it.
+    /// Stores what could be read, and tells of each entry in its order what became of it. An error is
+    /// about the key of the request.
     pub(super) async fn store_entries(
         &self,
         topic: &Topic,
         entries: Vec<Result<Entry, KafkaError>>,
+        once: Option<&Once>,
         mut tell: impl FnMut(usize, Receipted<'_>),
-    ) {
+    ) -> Result<(), KafkaError> {
         let mut records = Vec::with_capacity(entries.len());
         let has_partition = |entry: Entry| match entry.addressed.partition {
             Some(partition) if partition >= topic.n_partitions => Err(KafkaError::partition_not_found()),
             _ => Ok(entry),
         };
-        let receipts: Vec<Result<Receipt, KafkaError>> = entries
+        let mut receipts: Vec<Result<Receipt, KafkaError>> = entries
             .into_iter()
             .map(|entry| {
                 let (addressed, receipt) = entry.and_then(has_partition)?.split();
@@ -138,9 +141,17 @@ impl Doors {
                 let Err(error) = receipt else { continue };
                 tell(i, Receipted::NotStored(None, error));
             }
-            return;
+            return Ok(());
         }
-        let stored = self.store(topic.name.as_str(), None, records).await;
+        let stored = self.store(topic.name.as_str(), None, records, once).await;
+        match (&stored, once) {
+            (Err(e), _) if e.is_of_key() => return Err(e.clone()),
+            (Ok(appended), Some(once)) => {
+                let at = appended.at().unwrap_or(once.now());
+                receipts.iter_mut().flatten().for_each(|receipt| receipt.came_first_at(once.now(), at));
+            }
+            _ => {}
+        }
         let mut outcomes = stored.as_ref().ok().map(|appended| appended.outcomes());
         for (i, receipt) in receipts.iter().enumerate() {
             let receipt = match receipt {
@@ -158,6 +169,7 @@ impl Doors {
                 (None, Ok(_)) => tell(i, Receipted::NotStored(Some(receipt), &KafkaError::internal())),
             }
         }
+        Ok(())
     }
 
     async fn produce_batch(
@@ -172,12 +184,13 @@ impl Doors {
         let asked: BatchRequest<'_> = parse(&body)?;
         let ids = ids(&asked.entries, config.max_batch_entries)?;
         let topic = self.topic_to_fill(&topic).await?;
-        let now = Timestamp::now();
+        let once = Once::of(&headers, Door::Kafka, Timestamp::now())?;
+        let now = once.as_ref().map_or_else(Timestamp::now, Once::now);
         let object = |raw: &&RawValue| body.slice_ref(raw.get().as_bytes());
         let objects: Vec<Bytes> = asked.entries.iter().map(object).collect();
         let entries = objects.iter().map(|object| entry::read(object, true, config, now)).collect();
         let (mut successes, mut failures) = (String::new(), String::new());
-        self.store_entries(&topic, entries, |i, receipt| {
+        self.store_entries(&topic, entries, once.as_ref(), |i, receipt| {
             let out = if matches!(receipt, Receipted::Stored(..)) { &mut successes } else { &mut failures };
             if !out.is_empty() {
                 out.push(',');
@@ -188,7 +201,7 @@ impl Doors {
                 receipt => receipt.write(out, &cluster.id, &topic),
             }
         })
-        .await;
+        .await?;
         let mut answer = String::with_capacity(successes.len() + failures.len() + 40);
         write!(answer, r#"{{"successes":[{successes}],"failures":[{failures}]}}"#)
             .expect("writing to a string cannot fail");

@@ -189,6 +189,13 @@ impl Entry {
 }
 
 impl Receipt {
+    /// The record came without a time of its own, and for the first time at `at`.
+    pub(super) fn came_first_at(&mut self, now: Timestamp, at: Timestamp) {
+        if self.timestamp == now {
+            self.timestamp = at;
+        }
+    }
+
     /// Appends the receipt of a stored record.
     pub(super) fn write(&self, out: &mut String, cluster: &str, topic: &TopicName, partition: u32, offset: Offset) {
         out.push('{');

@@ -5,6 +5,8 @@
 //! An object whose content is wrong gets its receipt and the stream goes on. After what is no JSON
 //! object, or is too large, nothing that follows could be trusted: the stream ends with a receipt,
 //! as it does when the server stops.
+//!
+//! With a key (`Idempotency-Key`) the objects are one request: they are stored once all have arrived.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -22,7 +24,12 @@ use tokio::time::{Instant, timeout_at};
 use super::{PLAIN_JSON, batch::Receipted, check_media_type, entry, said};
 use crate::{
     error::KafkaError,
-    ingest::{Doors, Permit, kafka_rest::json_response, topics::Topic},
+    ingest::{
+        Doors, Permit,
+        idempotency::{Door, Once},
+        kafka_rest::json_response,
+        topics::Topic,
+    },
 };
 
 /// So much is collected before it is stored, if it is there already.
@@ -35,7 +42,8 @@ pub(super) async fn produce(
     request: Request,
 ) -> Response {
     match Producing::begin(doors.clone(), path, request).await {
-        Ok(producing) => {
+        Ok(Begun::Whole(receipts)) => json_response(PLAIN_JSON, receipts),
+        Ok(Begun::Streaming(producing)) => {
             let receipts = stream::unfold(producing, |mut producing| async {
                 let receipts = producing.next_receipts().await?;
                 Some((Ok::<_, Infallible>(Bytes::from(receipts)), producing))
@@ -47,6 +55,12 @@ pub(super) async fn produce(
             said(Err(error))
         }
     }
+}
+
+enum Begun {
+    /// The receipts of a request with a key.
+    Whole(String),
+    Streaming(Producing),
 }
 
 /// A stream under way.
@@ -67,13 +81,17 @@ impl Producing {
         doors: Arc<Doors>,
         path: Result<Path<(String, String)>, PathRejection>,
         request: Request,
-    ) -> Result<Self, KafkaError> {
+    ) -> Result<Begun, KafkaError> {
         let Path((cluster, topic)) = path.map_err(|_| KafkaError::not_found())?;
         let (mut head, body) = request.into_parts();
         doors.check_origin(&mut head).await?;
         check_media_type(&head.headers)?;
         let cluster = doors.cluster(&cluster, &head.headers).await?.id;
         let topic = doors.topic_to_fill(&topic).await?;
+        if let Some(once) = Once::of(&head.headers, Door::Kafka, Timestamp::now())? {
+            let (body, mut permit) = doors.bodies.read(&head.headers, body).await?;
+            return Ok(Begun::Whole(doors.produce_once(&cluster, &topic, &body, &mut permit, &once).await?));
+        }
         let objects = Objects::new(doors.services.config.ingest.max_body_bytes);
         let permit = doors.bodies.permit().ok_or_else(|| KafkaError::overloaded().closing())?;
         let ends_at = Instant::now() + Duration::from_millis(doors.services.config.ingest.max_stream_ms);
@@ -83,7 +101,7 @@ impl Producing {
                 return Err(KafkaError::payload_error("Request body is empty. Data is required."));
             }
         }
-        Ok(producing)
+        Ok(Begun::Streaming(producing))
     }
 
     /// The receipts for what has arrived; None when that was all.
@@ -138,8 +156,7 @@ impl Producing {
             receipt.write(out, &self.cluster, &self.topic);
             out.push_str(SEPARATOR);
         };
-        self.doors.store_entries(&self.topic, entries, tell).await;
-        end
+        self.doors.store_entries(&self.topic, entries, None, tell).await.err().or(end)
     }
 
     /// Whether more has come; what comes at the same time is taken with it.
@@ -167,6 +184,56 @@ impl Producing {
                 Some(None) | None => return Ok(true),
             }
         }
+    }
+}
+
+impl Doors {
+    /// A stream with a key: stored as a whole, or not at all if something in it is no object.
+    async fn produce_once(
+        &self,
+        cluster: &str,
+        topic: &Topic,
+        body: &Bytes,
+        permit: &mut Permit,
+        once: &Once,
+    ) -> Result<String, KafkaError> {
+        let config = &self.services.config.ingest;
+        let mut objects = Objects::new(config.max_body_bytes);
+        // Objects keep a copy of the body.
+        if !permit.grow(body.len()) {
+            return Err(KafkaError::overloaded());
+        }
+        objects.add(body);
+        let (whole, problem) = objects.take_whole();
+        if let Some(problem) = problem {
+            return Err(problem);
+        }
+        if !objects.is_blank() {
+            return Err(KafkaError::bad_request("the body ends within an object"));
+        }
+        if whole.is_empty() {
+            return Err(KafkaError::payload_error("Request body is empty. Data is required."));
+        }
+        let limit = config.max_records_per_request;
+        if whole.len() > limit {
+            let message = format!("the request has more than {limit} records (ingest.max_records_per_request)");
+            return Err(KafkaError::too_large(message));
+        }
+        if !permit.grow(once.overhead_bytes(whole.len())) {
+            return Err(KafkaError::overloaded());
+        }
+        let read = |object: &Bytes| match entry::read(object, false, config, once.now()) {
+            Err(e) if !is_json(object) => Err(e),
+            read => Ok(read),
+        };
+        let entries = whole.iter().map(read).collect::<Result<_, KafkaError>>()?;
+        let mut receipts = String::new();
+        let tell = |_, receipt: Receipted<'_>| {
+            receipt.write(&mut receipts, cluster, topic);
+            receipts.push_str(SEPARATOR);
+        };
+        self.store_entries(topic, entries, Some(once), tell).await?;
+        Ok(receipts)
     }
 }
 
