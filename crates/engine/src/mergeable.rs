@@ -136,6 +136,12 @@ impl Mergeable {
         self.views.contains_key(view)
     }
 
+    /// How a view is evaluated when it did not fit in memory: one taken apart computes its groups
+    /// share by share, others join by sorting.
+    pub fn mode_for_little_memory(&self, view: &str) -> Mode {
+        if self.has(view) { Mode::Spilling } else { Mode::SortingJoins }
+    }
+
     pub fn streams_of(&self, view: &str) -> impl Iterator<Item = &String> {
         self.views.get(view).into_iter().flatten()
     }

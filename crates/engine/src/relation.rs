@@ -116,11 +116,7 @@ impl<'a> Relation<'a> {
             frames.push(context.read_table(batch)?.select_columns(&columns)?);
         }
         if let Some((realtime, from)) = parts.realtime {
-            let rows = context.read_table(realtime)?;
-            let rows = match below(&from.next) {
-                Some(below) => rows.filter(not(below))?,
-                None => rows,
-            };
+            let rows = not_below(context.read_table(realtime)?, &from.next)?;
             frames.push(rows.select_columns(&columns)?);
         }
         // Without any rows it still gives the table its columns.
@@ -143,6 +139,14 @@ impl Parts {
     fn is_empty(&self) -> bool {
         self.batch.is_none() && self.realtime.is_none() && self.tail.is_empty()
     }
+}
+
+/// The rows that do not lie below the offset of their partition.
+pub fn not_below(rows: DataFrame, next: &BTreeMap<TopicPartition, Offset>) -> Result<DataFrame> {
+    Ok(match below(next) {
+        Some(below) => rows.filter(not(below))?,
+        None => rows,
+    })
 }
 
 /// Whether a row lies below the offset of its partition; None if none can.

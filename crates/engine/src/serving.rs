@@ -134,8 +134,7 @@ impl Serving {
         match self.evaluate(view, ask, Mode::InMemory).await {
             Err(QueryError::Failed(e)) if is_out_of_memory(&e) => {
                 tracing::info!(view = view.name, "asking again with less at a time: it did not fit in memory");
-                let is_mergeable = self.mergeable().await?.has(&view.name);
-                let mode = if is_mergeable { Mode::Spilling } else { Mode::SortingJoins };
+                let mode = self.mergeable().await?.mode_for_little_memory(&view.name);
                 self.evaluate(view, ask, mode).await
             }
             answer => answer,

@@ -7,10 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Result;
-use datafusion::{
-    arrow::{array::RecordBatch, datatypes::SchemaRef},
-    prelude::not,
-};
+use datafusion::arrow::{array::RecordBatch, datatypes::SchemaRef};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use model::{Checkpoint, LogId, Offset, TopicPartition, ViewDef};
 use serde_json::json;
@@ -27,7 +24,7 @@ use crate::{
     fold::{Epoch, Fold, Past, StreamFold},
     identity::NameHasher,
     mergeable::{Marks, Mergeable, Saved},
-    relation::{self, below},
+    relation,
     session::{Mode, Resources, is_out_of_memory},
     table::{Change, Files, Table, TableDef},
 };
@@ -159,11 +156,7 @@ impl<'a> Work<'a> {
         for (name, shape) in &self.mergeable.streams {
             let Some(table) = self.batch.tables.open(&format!("batch/{name}")).await? else { return Ok(None) };
             let table = table.scan(&context).await?;
-            let rows = context.read_table(table.clone())?;
-            let rows = match below(&before.next) {
-                Some(below) => rows.filter(not(below))?,
-                None => rows,
-            };
+            let rows = relation::not_below(context.read_table(table.clone())?, &before.next)?;
             let columns = shape.columns();
             let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
             fresh.insert(name.clone(), rows.select_columns(&columns)?.collect().await?);
@@ -196,8 +189,7 @@ impl<'a> Work<'a> {
         match together {
             Err(e) if is_out_of_memory(&e) => {
                 let _alone = self.memory.write().await;
-                let mode = if self.mergeable.has(&view.name) { Mode::Spilling } else { Mode::SortingJoins };
-                self.evaluate_by(view, mode).await
+                self.evaluate_by(view, self.mergeable.mode_for_little_memory(&view.name)).await
             }
             evaluated => evaluated,
         }

@@ -3,9 +3,9 @@
 //!
 //! They begin with the groups that the last batch run left and with the hashes of the names
 //! that its tables hold. What comes since is kept in memory until the tables have it, so that
-//! memory follows what is new, whatever the history. Where views cannot follow (a row changes what was counted before, the
-//! memory does not suffice), questions are answered from all rows until a batch run has left
-//! newer groups.
+//! memory follows what is new, whatever the history. Where views cannot follow (a row changes
+//! what was counted before, the memory does not suffice), questions are answered from all rows
+//! until a batch run has left newer groups.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 use datafusion::{
     arrow::{array::RecordBatch, compute::concat_batches},
     catalog::TableProvider,
-    prelude::{DataFrame, SessionContext, not},
+    prelude::{DataFrame, SessionContext},
 };
 use futures::StreamExt;
 use model::{Checkpoint, LogId, Offset, TopicPartition, ViewDef, config::ServingConfig};
@@ -26,7 +26,7 @@ use crate::{
     fold::{Epoch, Fold, Keys, Past, StreamFold, Through},
     identity::NameHasher,
     mergeable::{Marks, Mergeable, Saved},
-    relation::below,
+    relation::{below, not_below},
     session::{Mode, Resources},
 };
 
@@ -195,10 +195,7 @@ impl Standing {
         stream: &StreamRows,
         stretch: &Stretch,
     ) -> Result<bool> {
-        let mut rows = stream.rows.clone();
-        if let Some(below) = below(&stretch.start) {
-            rows = rows.filter(not(below))?;
-        }
+        let mut rows = not_below(stream.rows.clone(), &stretch.start)?;
         if let Some(end) = &stretch.end {
             let Some(below) = below(end) else { return Ok(true) };
             rows = rows.filter(below)?;

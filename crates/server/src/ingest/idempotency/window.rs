@@ -49,9 +49,16 @@ struct Known {
     entries: HashMap<Arc<str>, Entry>,
     is_read: bool,
     /// From where partitions are to be read again.
-    doubts: BTreeMap<u32, Offset>,
+    doubts: BTreeMap<u32, Doubt>,
     /// Held by whoever reads.
     reading: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Doubt {
+    from: Offset,
+    /// How many appends came into doubt.
+    n: u32,
 }
 
 struct Entry {
@@ -69,6 +76,18 @@ struct Run {
     n: u32,
     partition: u32,
     offset: Offset,
+}
+
+impl Known {
+    fn doubt(&mut self, partition: u32, from: Offset) {
+        let doubt = self.doubts.entry(partition).or_insert(Doubt { from, n: 0 });
+        *doubt = Doubt { from: doubt.from.min(from), n: doubt.n + 1 };
+    }
+
+    /// These were read; what came into doubt meanwhile stays so.
+    fn settle(&mut self, read: &BTreeMap<u32, Doubt>) {
+        self.doubts.retain(|partition, doubt| read.get(partition) != Some(doubt));
+    }
 }
 
 impl Entry {
@@ -143,8 +162,7 @@ impl Drop for Busy {
         let state = &mut *state;
         let Some(known) = state.topics.get_mut(&self.topic).filter(|k| k.generation == self.generation) else { return };
         for (partition, from) in self.doubts.drain(..) {
-            let doubt = known.doubts.entry(partition).or_insert(from);
-            *doubt = from.min(*doubt);
+            known.doubt(partition, from);
         }
         let Some(entry) = known.entries.get_mut(&self.key) else { return };
         entry.is_busy = false;
@@ -273,20 +291,19 @@ impl Window {
                 tail::read_back(log, &partition, max_bytes, take).await?;
             }
         }
-        for (partition, from) in &doubts {
+        for (partition, doubt) in &doubts {
             let partition = TopicPartition::new(topic.clone(), *partition);
             let end = log.bounds(&partition).await?.end;
             let take = &mut |found| {
                 self.absorb(topic, generation, found);
             };
-            tail::read(log, &partition, *from, end, take).await?;
+            tail::read(log, &partition, doubt.from, end, take).await?;
         }
         let mut state = self.lock();
         let known = state.known(topic);
         if known.generation == generation {
             known.is_read = true;
-            // What came into doubt meanwhile stays so.
-            known.doubts.retain(|partition, from| doubts.get(partition).is_none_or(|read| read > from));
+            known.settle(&doubts);
         }
         Ok(())
     }
@@ -340,5 +357,23 @@ impl Window {
             let (topic, key) = (topic.clone(), key.clone());
             state.remove(&topic, &key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_into_doubt_during_a_read_is_read_again() {
+        let mut known = Known::default();
+        known.doubt(3, Offset(100));
+        let read = known.doubts.clone();
+        known.doubt(3, Offset(200));
+        known.settle(&read);
+        assert_eq!(known.doubts.len(), 1);
+        let read = known.doubts.clone();
+        known.settle(&read);
+        assert!(known.doubts.is_empty());
     }
 }

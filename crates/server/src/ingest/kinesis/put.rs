@@ -42,6 +42,15 @@ struct Given {
     explicit: Option<HashKey>,
 }
 
+/// Records that are right for their stream, on the way to its shards.
+struct Put {
+    name: String,
+    held: Held,
+    now: Timestamp,
+    addressed: Vec<Addressed>,
+    request: Option<Request>,
+}
+
 impl Doors {
     pub(super) async fn put_record(
         &self,
@@ -61,12 +70,7 @@ impl Doors {
         let given = decode(body, std::slice::from_ref(&put.record), permit, false, &mut faults)?;
         faults.done()?;
         let ordering = put.ordering.as_ref().map(|Text(ordering)| &**ordering);
-        let name = name.ok_or_else(KinesisError::internal)?;
-        let held = self.kinesis.hold(caller, &name).await?;
-        check_sizes(self, &held.stream, &given)?;
-        let now = once.map_or_else(Timestamp::now, Once::now);
-        let addressed = address(&held.stream, given, now);
-        let request = once.map(|once| once.request(&addressed));
+        let Put { name, held, now, addressed, request } = self.begin(caller, name, given, permit, once).await?;
         let shard = addressed[0].partition.expect("every record was given its shard");
         if let Some(minimum) = ordering {
             self.check_ordering(caller, &name, &held, shard, minimum, now).await?;
@@ -113,6 +117,25 @@ impl Doors {
         }
         let given = decode(body, entries, permit, true, &mut faults)?;
         faults.done()?;
+        let Put { name, held, now, addressed, request } = self.begin(caller, name, given, permit, once).await?;
+        // The places of those that were refused for their shard's throughput.
+        let (addressed, refused) = if self.kinesis.has_limits() {
+            within_limits(&held.handle.rates, addressed, now)
+        } else {
+            (addressed, Vec::new())
+        };
+        self.append_and_answer(caller, &name, format, &held, request, addressed, &refused, now).await
+    }
+
+    /// The stream held open, its records on the way to their shards.
+    async fn begin(
+        &self,
+        caller: &Caller,
+        name: Option<String>,
+        given: Vec<Given>,
+        permit: &mut Permit,
+        once: Option<&Once>,
+    ) -> Result<Put, KinesisError> {
         let name = name.ok_or_else(KinesisError::internal)?;
         let held = self.kinesis.hold(caller, &name).await?;
         check_sizes(self, &held.stream, &given)?;
@@ -122,13 +145,7 @@ impl Doors {
         }
         let addressed = address(&held.stream, given, now);
         let request = once.map(|once| once.request(&addressed));
-        // The places of those that were refused for their shard's throughput.
-        let (addressed, refused) = if self.kinesis.has_limits() {
-            within_limits(&held.handle.rates, addressed, now)
-        } else {
-            (addressed, Vec::new())
-        };
-        self.append_and_answer(caller, &name, format, &held, request, addressed, &refused, now).await
+        Ok(Put { name, held, now, addressed, request })
     }
 
     /// Brings records to their shards; of a request with a key those that are not there yet.
