@@ -223,7 +223,7 @@ impl Folded {
     }
 
     fn size_bytes(&self) -> usize {
-        let past = self.how.past.known.as_ref().map_or(0, Keys::size_bytes);
+        let past = self.how.past.known.size_bytes();
         let found = self.found.names.capacity() * BYTES_PER_NAME + self.found.held.size_bytes();
         past + found + self.closed.iter().map(Closed::size_bytes).sum::<usize>() + self.open.size_bytes()
     }
@@ -245,9 +245,7 @@ impl Folded {
         past.table = Some(table);
         let own = through.iter().filter(|(partition, _)| self.sources.has(partition));
         past.below.next.extend(own.map(|(partition, offset)| (partition.clone(), *offset)));
-        if let Some(known) = &mut past.known {
-            known.add(generation.names.hashes().collect(), generation.held.keys().collect())?;
-        }
+        past.known.add(generation.names.hashes().collect(), generation.held.keys().collect())?;
         // Rows of that generation would be missing in what was found before.
         self.found = Found::default();
         Ok(())
@@ -280,7 +278,7 @@ impl Folded {
             for (name, place) in names.iter().zip(&places) {
                 let may_be_there = self.entry(*name).is_none() && self.how.past.may_name(*name)?;
                 // Behind all of the past it does not matter what the first row of its name says.
-                let is_behind = may_be_there && self.how.past.is_known_to_end_before(&self.sources, *place);
+                let is_behind = may_be_there && self.how.past.ends_before(&self.sources, *place);
                 asks.push(may_be_there && !is_behind);
                 is_replay.push(is_behind);
             }

@@ -31,6 +31,8 @@ pub mod fold;
 
 pub mod mergeable;
 
+mod standing;
+
 pub mod sink;
 
 pub mod rows;

@@ -4,7 +4,6 @@
 
 mod following;
 mod layers;
-mod standing;
 mod tail;
 
 use std::{
@@ -26,7 +25,6 @@ use tokio::sync::{Mutex, OnceCell, Semaphore};
 
 use self::{
     layers::{Kind, Layers, Look},
-    standing::Standing,
     tail::Tail,
 };
 use crate::{
@@ -37,6 +35,7 @@ use crate::{
     relation::{self, Relation},
     rows,
     session::{Mode, Resources, Scratch, is_out_of_memory},
+    standing::Standing,
     table::Tables,
 };
 

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 /// No test waits this long unless it fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Between two looks at something that is about to happen.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);

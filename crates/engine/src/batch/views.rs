@@ -1,7 +1,7 @@
 //! The views of a run: each whose input or text changed is answered, and its table replaced.
 //!
 //! A view that can be merged takes up its groups where the last run left them, and adds what
-//! the new rows change; the others, and all when much is new, are computed from all rows that
+//! the new rows change; the others, and all when most is new, are computed from all rows that
 //! count.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -9,10 +9,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use anyhow::Result;
 use datafusion::arrow::{array::RecordBatch, datatypes::SchemaRef};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
-use model::{Checkpoint, LogId, Offset, TopicPartition, ViewDef};
+use model::{LogId, Offset, TopicPartition, ViewDef};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use tokio::sync::{OnceCell, RwLock};
+use tokio::sync::{Mutex, OnceCell, RwLock};
 use uuid::Uuid;
 
 use super::{
@@ -21,18 +21,18 @@ use super::{
     manifest::{Manifest, ViewRun},
 };
 use crate::{
-    fold::{Epoch, Fold, Past, StreamFold},
-    identity::NameHasher,
     mergeable::{Marks, Mergeable, Saved},
     relation,
     session::{Mode, Resources, is_out_of_memory},
+    standing::{Origin, Standing, StreamRows},
     table::{Change, Files, Table, TableDef},
 };
 
 /// Views written at a time: one computes while another waits for the disk.
 const N_AT_A_TIME: usize = 4;
-/// What a new row takes while it is folded, about; many new rows are computed as a whole.
-const BYTES_PER_NEW_ROW: u64 = 512;
+/// Of the memory, this part may hold rows that came last: the parts of a post that come so close
+/// together need not be looked for in the tables.
+const SHARE_OF_RECENT: usize = 4;
 
 /// What the views of one run share.
 struct Work<'a> {
@@ -40,10 +40,10 @@ struct Work<'a> {
     log: Uuid,
     run: &'a str,
     resources: Arc<Resources>,
-    mergeable: Mergeable,
+    mergeable: Arc<Mergeable>,
     marks: Marks,
-    /// The last run's groups, and what has changed since.
-    saved: Option<(Saved, Epoch)>,
+    /// The views that go on from the last run's groups, brought up to date.
+    standing: Option<Mutex<Standing>>,
     inputs: OnceCell<Inputs<'a>>,
     /// Held by the views that are at work; one that did not fit in beside others has it alone.
     memory: RwLock<()>,
@@ -131,40 +131,57 @@ impl<'a> Work<'a> {
             }
         }
         let (inputs, memory) = (OnceCell::new(), RwLock::new(()));
-        let mut work = Self { batch, log, run, resources, mergeable, marks, saved: None, inputs, memory };
-        work.saved = match work.changes(through).await {
+        let mut work =
+            Self { batch, log, run, resources, mergeable: Arc::new(mergeable), marks, standing: None, inputs, memory };
+        work.standing = match work.stand(through).await {
             Err(e) if is_out_of_memory(&e) => None,
-            changes => changes?,
+            standing => standing?.map(Mutex::new),
         };
         Ok(work)
     }
 
-    /// The last run's groups and what changes them; None where all is to be computed.
-    async fn changes(&self, through: &BTreeMap<TopicPartition, Offset>) -> Result<Option<(Saved, Epoch)>> {
+    /// The views that have groups of the last run, brought up to date; None where all is to be computed.
+    async fn stand(&self, through: &BTreeMap<TopicPartition, Offset>) -> Result<Option<Standing>> {
         let context = self.resources.session(Mode::InMemory);
         let Some(saved) = Saved::load(&context, &self.batch.tables, self.log).await? else { return Ok(None) };
-        let n_new: u64 = through
-            .iter()
-            .map(|(partition, end)| end.0 - saved.through.get(partition).map_or(0, |next| next.0.min(end.0)))
-            .sum();
-        if n_new * BYTES_PER_NEW_ROW > self.batch.config.memory_bytes as u64 {
+        let has_groups = |view: &&ViewDef| saved.groups(&self.mergeable, view, &self.marks).is_some();
+        let views: Vec<ViewDef> = self.batch.definitions.views.iter().filter(has_groups).cloned().collect();
+        let known =
+            |partition: &TopicPartition, end: &Offset| saved.through.get(partition).map_or(0, |next| next.0.min(end.0));
+        let n_known: u64 = through.iter().map(|(partition, end)| known(partition, end)).sum();
+        let n_all: u64 = through.values().map(|end| end.0).sum();
+        if views.is_empty() || n_all - n_known > n_known {
             return Ok(None);
         }
-        let before = Checkpoint { log: LogId { id: self.log, epoch: 0 }, next: saved.through.clone() };
-        let mut streams = Vec::new();
-        let mut fresh = BTreeMap::new();
-        for (name, shape) in &self.mergeable.streams {
-            let Some(table) = self.batch.tables.open(&format!("batch/{name}")).await? else { return Ok(None) };
+        let mut streams = BTreeMap::new();
+        for cleaning in &self.batch.definitions.streams {
+            let stream = cleaning.stream();
+            if !self.mergeable.streams.contains_key(&stream.name) {
+                continue;
+            }
+            let Some(table) = self.batch.tables.open(&format!("batch/{}", stream.name)).await? else { return Ok(None) };
             let table = table.scan(&context).await?;
-            let rows = relation::not_below(context.read_table(table.clone())?, &before.next)?;
-            let columns = shape.columns();
-            let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-            fresh.insert(name.clone(), rows.select_columns(&columns)?.collect().await?);
-            let past = Past { table: Some(table), below: before.clone(), known: None };
-            streams.push(StreamFold::of(name, shape, past));
+            let own = |reach: &BTreeMap<TopicPartition, Offset>| {
+                let own = reach.iter().filter(|(partition, _)| stream.takes(partition.topic.as_str()));
+                own.map(|(partition, offset)| (partition.clone(), *offset)).collect::<BTreeMap<_, _>>()
+            };
+            let rows = StreamRows {
+                rows: context.read_table(table.clone())?,
+                batch: Some(table.clone()),
+                before: own(&saved.through),
+                through: own(through),
+                tables: table,
+                tables_through: own(through),
+            };
+            streams.insert(stream.name.clone(), rows);
         }
-        let mut fold = Fold::begin(NameHasher::default(), streams);
-        Ok(fold.advance(&context, &fresh).await?.map(|epoch| (saved, epoch)))
+        let memory_bytes = self.batch.config.memory_bytes;
+        let (resources, spill) = (self.resources.clone(), self.batch.spill.clone());
+        let mut standing =
+            Standing::of(self.mergeable.clone(), views, resources, spill, memory_bytes, memory_bytes / SHARE_OF_RECENT);
+        let log = LogId { id: self.log, epoch: 0 };
+        let origin = Origin { log, marks: self.marks.clone(), through: saved.through.clone() };
+        Ok(standing.begin(&context, origin, &saved, streams).await?.then_some(standing))
     }
 
     async fn write(&self, view: &ViewDef, definition: String) -> Result<Written> {
@@ -211,13 +228,9 @@ impl<'a> Work<'a> {
 
     /// The last run's groups with what has changed.
     async fn merged(&self, view: &ViewDef, mode: Mode) -> Result<Option<Vec<RecordBatch>>> {
-        let Some((saved, epoch)) = &self.saved else { return Ok(None) };
-        let Some(groups) = saved.groups(&self.mergeable, view, &self.marks) else { return Ok(None) };
-        let changes = self.mergeable.changes(&self.resources, mode, view, epoch).await?;
-        if changes.is_empty() {
-            return Ok(Some(groups.clone()));
-        }
-        Ok(Some(self.mergeable.merge(&self.resources.session(mode), view, [groups.clone(), changes].concat()).await?))
+        let Some(standing) = &self.standing else { return Ok(None) };
+        let Some(groups) = standing.lock().await.groups(view).await? else { return Ok(None) };
+        Ok(Some(self.mergeable.merge(&self.resources.session(mode), view, groups).await?))
     }
 
     /// The groups of all rows that count.

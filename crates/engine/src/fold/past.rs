@@ -26,8 +26,8 @@ const HASHES_AT_A_TIME: usize = 1 << 19;
 pub struct Past {
     pub table: Option<Arc<dyn TableProvider>>,
     pub below: Checkpoint,
-    /// Which names and join keys may be there; without them all may.
-    pub known: Option<Keys>,
+    /// Which names and join keys are there.
+    pub known: Keys,
 }
 
 /// Hashes of names and of join keys.
@@ -39,23 +39,17 @@ pub struct Keys {
 
 impl Past {
     pub fn may_name(&self, name: u64) -> Result<bool> {
-        match &self.known {
-            Some(known) => known.names.has(name),
-            None => Ok(self.table.is_some()),
-        }
+        self.known.names.has(name)
     }
 
     pub fn may_join(&self, key: u64) -> Result<bool> {
-        match &self.known {
-            Some(known) => known.joins.as_ref().unwrap_or(&known.names).has(key),
-            None => Ok(self.table.is_some()),
-        }
+        self.known.joins.as_ref().unwrap_or(&self.known.names).has(key)
     }
 
-    /// Whether all rows of the past whose names are known stand before a place.
-    pub fn is_known_to_end_before(&self, sources: &Sources, place: Place) -> bool {
+    /// Whether all rows of the past stand before a place.
+    pub fn ends_before(&self, sources: &Sources, place: Place) -> bool {
         let begun = self.below.next.iter().filter(|(_, next)| next.0 > 0).map(|(partition, _)| partition);
-        self.known.is_some() && begun.max().is_none_or(|last| sources.is_in_or_behind(place, last))
+        begun.max().is_none_or(|last| sources.is_in_or_behind(place, last))
     }
 
     /// Rows whose columns are equal to those of one of the `asked`.

@@ -6,19 +6,20 @@ use anyhow::Result;
 use datafusion::arrow::array::RecordBatch;
 use model::{
     Answer, Dedup, LogDescription, QueryError, Scope, TopicPartition, ViewDef,
+    config::ServingConfig,
     query::{Ask, Boundary},
 };
 
 use super::{
     Serving, StreamState,
     layers::{Kind, Look, partitions_of},
-    standing::{Origin, Standing, StreamRows},
 };
 use crate::{
     fold::Through,
     mergeable::{Marks, Mergeable, Saved},
     relation::Relation,
     session::Mode,
+    standing::{Origin, Standing, StreamRows},
 };
 
 /// Cleaned bytes of the log that groups take up at a time.
@@ -57,7 +58,9 @@ impl Serving {
         }
         let standing = standing.get_or_insert_with(|| {
             let views = self.definitions.views.iter().filter(|v| mergeable.has(&v.name)).cloned().collect();
-            Standing::of(mergeable.clone(), views, self.resources.clone(), self.spill.clone(), &self.config)
+            let ServingConfig { memory_bytes, max_recent_bytes, .. } = self.config;
+            let (resources, spill) = (self.resources.clone(), self.spill.clone());
+            Standing::of(mergeable.clone(), views, resources, spill, memory_bytes, max_recent_bytes)
         });
         let description = log.describe().await?;
         let mut boundary = Boundary { scope: Scope::Merged, complete: true, ..Boundary::default() };

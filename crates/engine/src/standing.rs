@@ -1,11 +1,12 @@
-//! Views that stand: their groups are kept in memory and follow the log, so that a question
-//! costs what is new since the last one, whatever the history.
+//! Views that stand: their groups are kept and take up what is new, so that an answer costs what
+//! came since the last one, whatever the history. In serving they follow the log; a batch run
+//! brings them to the end of its tables.
 //!
 //! They begin with the groups that the last batch run left and with the hashes of the names
 //! that its tables hold. What comes since is kept in memory until the tables have it, so that
-//! memory follows what is new, whatever the history. Where views cannot follow (a row changes
-//! what was counted before, the memory does not suffice), questions are answered from all rows
-//! until a batch run has left newer groups.
+//! memory follows what is new. Where views cannot follow (a row changes what was counted before,
+//! the memory does not suffice), answers are computed from all rows until a batch run has left
+//! newer groups.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,7 +21,7 @@ use datafusion::{
     prelude::{DataFrame, SessionContext},
 };
 use futures::StreamExt;
-use model::{Checkpoint, LogId, Offset, TopicPartition, ViewDef, config::ServingConfig};
+use model::{Checkpoint, LogId, Offset, TopicPartition, ViewDef};
 
 use crate::{
     fold::{Epoch, Fold, Keys, Past, StreamFold, Through},
@@ -30,10 +31,15 @@ use crate::{
     session::{Mode, Resources},
 };
 
-/// Rows of the tables folded at a time when views begin.
-const CHUNK_ROWS: usize = 1 << 17;
-/// Records of all streams between two offsets that views take up one after the other when they begin.
-const RECORDS_PER_STRETCH: u64 = 1 << 19;
+/// Rows of the tables folded at a time when views begin, at most.
+const MAX_CHUNK_ROWS: usize = 1 << 17;
+/// Records of all streams between two offsets that views take up one after the other when they
+/// begin, at most.
+const MAX_STRETCH_RECORDS: usize = 1 << 19;
+/// What a row takes while it is folded, about.
+const BYTES_PER_NEW_ROW: usize = 512;
+/// So few rows fit in any memory.
+const FEW_ROWS: usize = 1 << 12;
 /// What came last is left to the tables in so many parts.
 const GENERATIONS: usize = 4;
 /// New rows that wait for views which nobody asks for; beyond it all views take them up at once.
@@ -47,6 +53,7 @@ pub struct Standing {
     resources: Arc<Resources>,
     /// Where hashes go that outgrow memory.
     spill: PathBuf,
+    /// A quarter of the memory is left to what questions compute.
     max_bytes: usize,
     /// Of what came last, so many bytes are kept even if the tables have it.
     max_recent_bytes: usize,
@@ -106,9 +113,10 @@ impl Standing {
         views: Vec<ViewDef>,
         resources: Arc<Resources>,
         spill: PathBuf,
-        config: &ServingConfig,
+        memory_bytes: usize,
+        max_recent_bytes: usize,
     ) -> Self {
-        let (max_bytes, max_recent_bytes) = (config.memory_bytes / 4 * 3, config.max_recent_bytes);
+        let max_bytes = memory_bytes / 4 * 3;
         Self { mergeable, resources, spill, max_bytes, max_recent_bytes, views, state: State::Down }
     }
 
@@ -141,7 +149,7 @@ impl Standing {
             if let Some(table) = &stream.batch {
                 known.read(context, table, &hasher, &shape.identity, join, &before).await?;
             }
-            let past = Past { table: stream.batch.clone(), below: before, known: Some(known) };
+            let past = Past { table: stream.batch.clone(), below: before, known };
             folds.push(StreamFold::of(name, shape, past));
         }
         let mut views = BTreeMap::new();
@@ -172,7 +180,7 @@ impl Standing {
             streams.into_iter().filter(|(name, _)| self.mergeable.streams.contains_key(name)).collect();
         let tables = streams.iter().map(|(name, stream)| (name.clone(), stream.tables.clone())).collect();
         let tables_through = streams.values().flat_map(|s| s.tables_through.clone()).collect();
-        for stretch in stretches(&streams) {
+        for stretch in stretches(&streams, self.at_most(MAX_STRETCH_RECORDS)) {
             for (name, stream) in &streams {
                 if !self.take_stretch(&mut running, context, name, stream, &stretch).await? {
                     return Ok(false);
@@ -212,7 +220,7 @@ impl Standing {
                 n_rows += batch.num_rows();
                 chunk.push(batch);
             }
-            if (is_end && n_rows > 0) || n_rows >= CHUNK_ROWS {
+            if (is_end && n_rows > 0) || n_rows >= self.at_most(MAX_CHUNK_ROWS) {
                 let fresh = BTreeMap::from([(name.to_owned(), std::mem::take(&mut chunk))]);
                 n_rows = 0;
                 if !self.take(running, context, &fresh).await? {
@@ -224,6 +232,11 @@ impl Standing {
                 return Ok(true);
             }
         }
+    }
+
+    /// So many rows, or as many as fit in memory while they are folded.
+    fn at_most(&self, n_rows: usize) -> usize {
+        (self.max_bytes / BYTES_PER_NEW_ROW).clamp(FEW_ROWS, n_rows)
     }
 
     /// Whether rows are to be left to tables that reach so far.
@@ -272,9 +285,12 @@ impl Standing {
         Ok(true)
     }
 
-    /// The groups of a view as of the last advance.
+    /// The groups of a view as of the last advance; None if it does not stand.
     pub async fn groups(&mut self, view: &ViewDef) -> Result<Option<Vec<RecordBatch>>> {
         let State::Up(running) = &mut self.state else { return Ok(None) };
+        if !running.views.contains_key(&view.name) {
+            return Ok(None);
+        }
         take_up(&self.mergeable, &self.resources, running, view).await?;
         // With each question one more view follows, so that none has to take up a lot at once.
         let last = self.views.iter().min_by_key(|view| running.views.get(&view.name).map(|kept| kept.next));
@@ -293,14 +309,13 @@ impl Standing {
         fresh: &BTreeMap<String, Vec<RecordBatch>>,
     ) -> Result<bool> {
         let Some(epoch) = running.fold.advance(context, fresh).await? else {
-            tracing::info!(
-                "a row changes what was counted before it: views are computed from all rows until a batch run"
-            );
+            tracing::info!("a row changes what was counted before it: views are computed from all rows");
             return Ok(false);
         };
         if running.fold.size_bytes() > self.max_bytes {
             tracing::info!(
-                "views do not fit in three quarters of serving.memory_bytes: they are computed from all rows until a batch run"
+                max_bytes = self.max_bytes,
+                "views do not fit in three quarters of the memory: they are computed from all rows"
             );
             return Ok(false);
         }
@@ -362,12 +377,12 @@ struct Stretch {
 }
 
 /// Cuts what the groups do not have into stretches in which all streams go on alike.
-fn stretches(streams: &BTreeMap<String, StreamRows>) -> Vec<Stretch> {
+fn stretches(streams: &BTreeMap<String, StreamRows>, n_records_each: usize) -> Vec<Stretch> {
     let before: Through = streams.values().flat_map(|s| s.before.clone()).collect();
     let begin = |partition: &TopicPartition| before.get(partition).map_or(0, |next| next.0);
     let through = all_through(streams);
     let n_records: u64 = through.iter().map(|(p, end)| end.0.saturating_sub(begin(p))).sum();
-    let n = n_records.div_ceil(RECORDS_PER_STRETCH).max(1);
+    let n = n_records.div_ceil(n_records_each as u64).max(1);
     let until = |nth: u64| {
         let end = |(p, end): (&TopicPartition, &Offset)| {
             let length = u128::from(end.0.saturating_sub(begin(p)));
