@@ -5,6 +5,8 @@
 
 pub mod store;
 
+pub mod haste;
+
 pub mod landing;
 
 pub mod functions;
@@ -40,5 +42,7 @@ pub mod batch;
 pub mod serving;
 
 pub mod speed;
+
+pub mod taken;
 
 pub mod maintain;

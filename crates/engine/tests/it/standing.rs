@@ -27,10 +27,15 @@ enum Row {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Post { partition: u32, rows: Vec<Row> },
+    Post {
+        partition: u32,
+        rows: Vec<Row>,
+    },
     Batch,
     Speed,
     Trim,
+    /// Both topics, which go on with the next post.
+    Delete,
     Ask,
 }
 
@@ -59,6 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Batch),
         1 => Just(Step::Speed),
         1 => Just(Step::Trim),
+        1 => Just(Step::Delete),
         4 => Just(Step::Ask),
     ]
 }
@@ -136,6 +142,10 @@ async fn all_steps_answer_as_expected(steps: Vec<Step>, max_recent_bytes: usize)
                         ),
                     };
                     let at = TopicPartition::new(topic.parse().unwrap(), partition);
+                    if !pipeline.log.describe().await.unwrap().topics.contains_key(&at.topic) {
+                        let create = TopicChange::Create { n_partitions: N_PARTITIONS };
+                        pipeline.log.change_topic(&at.topic, create).await.unwrap();
+                    }
                     pipeline.log.append(&at, vec![Record::of_value(value.to_string())]).await.unwrap();
                     let offset = n_posted.entry((topic, partition)).or_insert(0);
                     posted.insert((topic, partition, *offset), row);
@@ -154,6 +164,13 @@ async fn all_steps_answer_as_expected(steps: Vec<Step>, max_recent_bytes: usize)
             }
             Step::Speed => drop(pipeline.run_speed().await.unwrap()),
             Step::Trim => drop(pipeline.trim().await),
+            Step::Delete => {
+                for topic in ["a.pin", "a.geo"] {
+                    if pipeline.log.describe().await.unwrap().topics.contains_key(topic) {
+                        pipeline.delete(topic).await;
+                    }
+                }
+            }
             Step::Ask => assert_eq!(answers(&serving).await, expected(&posted)),
         }
     }
