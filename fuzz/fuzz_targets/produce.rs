@@ -14,8 +14,8 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use libfuzzer_sys::fuzz_target;
 use model::{
-    Bounds, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, Stop, StoredRecord, TopicChange,
-    TopicName, TopicPartition, config::Config,
+    Bounds, Ended, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, Stop, StoredRecord,
+    TopicChange, TopicName, TopicPartition, config::Config,
 };
 use serde_json::Value;
 use server::{Services, metrics::Metrics, orchestrator::Handle, router};
@@ -38,7 +38,8 @@ impl LastAppends {
 impl EventLog for LastAppends {
     async fn describe(&self) -> Result<LogDescription, LogError> {
         let topic: TopicName = "pin".parse().expect("a name");
-        Ok(LogDescription { id: LogId::NONE, topics: BTreeMap::from([(topic, N_PARTITIONS)]) })
+        let topics = BTreeMap::from([(topic, N_PARTITIONS)]);
+        Ok(LogDescription { id: LogId::NONE, topics, ended: Ended::default() })
     }
 
     async fn change_topic(&self, topic: &TopicName, _: TopicChange) -> Result<(), LogError> {
@@ -84,6 +85,7 @@ static DOOR: LazyLock<Door> = LazyLock::new(|| {
         config.ingest.strict = strict;
         let services = Services {
             log: log.clone(),
+            layers: None,
             query: None,
             ingest: true,
             tasks: Handle::default(),

@@ -7,16 +7,25 @@ use clap::ValueEnum;
 use engine::{
     batch::{Batch, BatchTask},
     definitions::Definitions,
+    haste::Haste,
     landing::Landing,
     maintain::{Compact, Retain, Trim, Vacuum},
     serving::Serving,
     speed::Speed,
     store::Store,
     table::Tables,
+    taken::Taken,
 };
 use event_log::EmbeddedLog;
-use model::{EventLog, Query, StreamDef, Task, Timestamp, config::Config, task::Stop};
-use server::{Services, auth::Auth, listener, metrics::Metrics, orchestrator::Driver, router};
+use model::{EventLog, Layers, Query, StreamDef, Task, Timestamp, config::Config, task::Stop};
+use server::{
+    Services,
+    auth::Auth,
+    listener,
+    metrics::Metrics,
+    orchestrator::{Driver, Handle},
+    router,
+};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -84,18 +93,27 @@ impl App {
         )?);
         let metrics = Arc::new(Metrics::new());
         let mut driver = Driver::new(&config.driver, log.moved(), metrics.clone());
-        let parts =
-            Parts { log: &log, landing: &landing, tables: &tables, definitions: &definitions, folder, config: &config };
+        let parts = Parts {
+            log: &log,
+            landing: &landing,
+            tables: &tables,
+            definitions: &definitions,
+            haste: Haste::default(),
+            folder,
+            config: &config,
+        };
         for (role, task) in parts.tasks()? {
             if roles.contains(&role) {
                 let schedule = config.tasks.get(task.name()).cloned().unwrap_or_default();
                 driver.add(task, &schedule)?;
             }
         }
+        let layers = parts.taken(roles, driver.handle());
         let streams: Arc<[StreamDef]> = definitions.streams.iter().map(|c| c.stream().clone()).collect();
         let config = Arc::new(config);
         let services = Services {
             log: log.clone(),
+            layers,
             query: roles.contains(&Role::Serving).then(|| query.clone() as Arc<dyn Query>),
             ingest: roles.contains(&Role::Ingest),
             auth,
@@ -147,6 +165,7 @@ struct Parts<'a> {
     landing: &'a Store,
     tables: &'a Tables,
     definitions: &'a Arc<Definitions>,
+    haste: Haste,
     folder: &'a DataFolder,
     config: &'a Config,
 }
@@ -157,22 +176,47 @@ impl Parts<'_> {
         let log: Arc<dyn EventLog> = self.log.clone();
         let background = Background::new()?;
         Ok(vec![
-            (Role::Landing, Box::new(Landing::new(log.clone(), self.landing.clone(), self.config.landing.clone()))),
+            (Role::Landing, Box::new(self.lander(log.clone()))),
             (
                 Role::Speed,
-                Box::new(Speed::new(
-                    log.clone(),
-                    self.tables.clone(),
-                    self.definitions.clone(),
-                    self.config.speed.clone(),
-                    self.config.batch.clone(),
-                )),
+                Box::new(
+                    Speed::new(
+                        log.clone(),
+                        self.tables.clone(),
+                        self.definitions.clone(),
+                        self.config.speed.clone(),
+                        self.config.batch.clone(),
+                    )
+                    .hurried_by(self.haste.clone()),
+                ),
             ),
             (Role::Batch, background.task(BatchTask(self.batch()))),
             (Role::Maintain, background.task(self.compact())),
             (Role::Maintain, background.task(self.vacuum())),
             (Role::Maintain, background.task(self.trim(log))),
         ])
+    }
+
+    fn lander(&self, log: Arc<dyn EventLog>) -> Landing {
+        Landing::new(log, self.landing.clone(), self.config.landing.clone()).hurried_by(self.haste.clone())
+    }
+
+    /// None where no layer that takes records from the log runs in this process.
+    fn taken(&self, roles: &BTreeSet<Role>, tasks: Handle) -> Option<Arc<dyn Layers>> {
+        let log: Arc<dyn EventLog> = self.log.clone();
+        let landing = roles.contains(&Role::Landing).then(|| self.lander(log.clone()));
+        let tables = roles.contains(&Role::Speed).then(|| self.tables.clone());
+        if landing.is_none() && tables.is_none() {
+            return None;
+        }
+        let wake = Box::new(move || {
+            for task in ["landing", "speed"] {
+                // One that is not here, or is stopping, is found behind.
+                let _ = tasks.run_now(task);
+            }
+        });
+        let (definitions, haste) = (self.definitions.clone(), self.haste.clone());
+        Some(Arc::new(Taken { log, landing, tables, definitions, haste, wake }))
     }
 
     fn batch(&self) -> Batch {

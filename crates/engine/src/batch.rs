@@ -89,7 +89,7 @@ impl Batch {
         let mut works = Vec::new();
         for cleaning in &self.definitions.streams {
             let source = match &marker {
-                Some(marker) => Source::Own { begin_at: marker.begin_at.clone() },
+                Some(marker) => Source::Own(marker.clone()),
                 None => Source::Foreign,
             };
             match self.plan_stream(cleaning, log, source, whole, &listing, previous.as_ref()).await {

@@ -31,7 +31,7 @@ use self::{
     objects::{LandingObject, TOPICS_DIR},
     reader::Reader,
 };
-use crate::store::Store;
+use crate::{haste::Haste, store::Store};
 
 /// A partition that is neither idle nor full is looked at so many times per rotate interval,
 /// and at least this often, to see whether time or bytes have filled an object. Looking reads
@@ -48,6 +48,7 @@ pub struct Landing {
     log: Arc<dyn EventLog>,
     store: Store,
     config: LandingConfig,
+    haste: Haste,
     clock: Clock,
     /// What this process knows of each partition. A hint: it saves asking the store while
     /// nothing happens, and the conditional put finds it out if it is wrong.
@@ -78,13 +79,34 @@ impl Landing {
     /// Lands `log` below `topics/` of `store`.
     pub fn new(log: Arc<dyn EventLog>, store: Store, config: LandingConfig) -> Self {
         let begin = Instant::now();
-        Self { log, store, config, clock: Box::new(move || begin.elapsed()), hints: BTreeMap::new() }
+        let clock = Box::new(move || begin.elapsed());
+        Self { log, store, config, haste: Haste::default(), clock, hints: BTreeMap::new() }
     }
 
     /// With another clock for the idle flush; it must not go backwards.
     #[must_use]
     pub fn with_clock(self, clock: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         Self { clock: Box::new(clock), ..self }
+    }
+
+    /// Without waiting for more of the topics that somebody is in haste with.
+    #[must_use]
+    pub fn hurried_by(self, haste: Haste) -> Self {
+        Self { haste, ..self }
+    }
+
+    /// Where a partition goes on, as the store says: after its last object, which must hold what the
+    /// log holds. Everything below is durable.
+    pub async fn position(&self, log: LogId, partition: &TopicPartition) -> anyhow::Result<Offset> {
+        let objects = self.store.objects();
+        let marker = marker::read(&*objects).await?.filter(|marker| marker.log == log.id);
+        let Some(marker) = marker else { return Ok(Offset::ZERO) };
+        let begin_at = marker.begin_at.get(partition).copied().unwrap_or_default();
+        let listing = objects::list_from(&*objects, partition, Offset(u64::MAX)).await?;
+        let Some(last) = listing.objects.last() else { return Ok(begin_at) };
+        let end = self.end_of(last).await?;
+        self.store.settle(&objects::folder_of(partition)).await?;
+        Ok(end.max(begin_at))
     }
 
     /// How far landing has come, as the store says: durable, exact, and as expensive as
@@ -176,12 +198,13 @@ impl Task for Landing {
             if run.is_refused {
                 return Err(problem);
             }
-            if let Some(LogError::UnknownTopic(_)) = problem.downcast_ref::<LogError>() {
+            if problem.downcast_ref::<LogError>().is_some_and(LogError::is_gone) {
                 continue; // Deleted since the topics were asked for.
             }
             waiting.push((partition, problem));
         }
-        let report = Report { did_work: run.report.get("n_objects") > 0, ..run.report };
+        let did_work = ["n_objects", "n_records_gone"].iter().any(|figure| run.report.get(figure) > 0);
+        let report = Report { did_work, ..run.report };
         if waiting.is_empty() {
             return Ok(report);
         }
@@ -200,7 +223,7 @@ impl Landing {
         if let Some(hint) = &mut known {
             hint.see(bounds.end, now, look_interval);
         }
-        if known.as_ref().is_none_or(|hint| self.is_due(hint, bounds, now)) {
+        if known.as_ref().is_none_or(|hint| self.is_due(partition, hint, bounds, now)) {
             self.admit(run).await?;
             // Admission forgets all hints when the landing folder is a new one.
             let still_known = known.filter(|_| self.hints.contains_key(partition));
@@ -209,8 +232,11 @@ impl Landing {
                 _ => self.ask_store(partition, now, run).await?,
             };
             // Asked again: another lander may have landed what came after the first answer.
+            if hint.position < self.log.bounds(partition).await?.start {
+                self.pass_deleted(partition, &mut hint, run).await?;
+            }
             check_range(partition, hint.position, self.log.bounds(partition).await?)?;
-            let is_idle = self.is_idle(&hint, now);
+            let is_idle = self.is_idle(partition, &hint, now);
             self.write_due(partition, &mut hint, is_idle, run).await?;
             hint.look_at = now + look_interval;
             known = Some(hint);
@@ -221,15 +247,39 @@ impl Landing {
         Ok(())
     }
 
-    fn is_due(&self, hint: &Hint, bounds: Bounds, now: Duration) -> bool {
-        let is_out_of_range = hint.position > bounds.end || hint.position < bounds.start;
-        let is_full = hint.n_pending() >= self.config.flush_size as u64;
-        is_out_of_range || is_full || self.is_idle(hint, now) || (hint.n_pending() > 0 && now >= hint.look_at)
+    /// Goes on behind the records that went with an earlier life of the topic before they were landed.
+    /// Batch runs wait at a hole that they do not know of, so it is noted before the next object.
+    async fn pass_deleted(&self, partition: &TopicPartition, hint: &mut Hint, run: &mut Run<'_>) -> anyhow::Result<()> {
+        let begin = self.log.describe().await?.begin(partition);
+        if hint.position >= begin {
+            return Ok(());
+        }
+        if let Some(marker) = marker::note_deletion(&*self.store.objects(), partition, begin).await? {
+            run.marker = Some(marker);
+            run.report.add("n_records_gone", begin.0 - hint.position.0);
+            run.report.notices.push(format!(
+                "{partition}: the records [{}, {begin}) were deleted with their topic before they were landed; landing \
+                 goes on at {begin}",
+                hint.position
+            ));
+        }
+        hint.position = begin;
+        Ok(())
     }
 
-    fn is_idle(&self, hint: &Hint, now: Duration) -> bool {
+    fn is_due(&self, partition: &TopicPartition, hint: &Hint, bounds: Bounds, now: Duration) -> bool {
+        let is_out_of_range = hint.position > bounds.end || hint.position < bounds.start;
+        let is_full = hint.n_pending() >= self.config.flush_size as u64;
+        is_out_of_range
+            || is_full
+            || self.is_idle(partition, hint, now)
+            || (hint.n_pending() > 0 && now >= hint.look_at)
+    }
+
+    fn is_idle(&self, partition: &TopicPartition, hint: &Hint, now: Duration) -> bool {
         let idle = now.saturating_sub(hint.grown_at);
-        hint.n_pending() > 0 && idle >= Duration::from_millis(self.config.idle_flush_ms)
+        let is_long = idle >= Duration::from_millis(self.config.idle_flush_ms);
+        hint.n_pending() > 0 && (is_long || self.haste.is_with(&partition.topic))
     }
 
     /// Makes sure, once per run and before anything is written, that the landing folder is

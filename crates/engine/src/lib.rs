@@ -5,6 +5,8 @@
 
 pub mod store;
 
+pub mod haste;
+
 pub mod landing;
 
 pub mod functions;
@@ -42,5 +44,7 @@ pub mod batch;
 pub mod serving;
 
 pub mod speed;
+
+pub mod taken;
 
 pub mod maintain;

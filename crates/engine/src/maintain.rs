@@ -205,7 +205,9 @@ impl Task for Trim {
                 return Ok(report);
             }
             let takes = |p: &TopicPartition| cleaning.stream().takes(p.topic.as_str());
-            let partitions: Vec<TopicPartition> = description.partitions().filter(takes).collect();
+            // Rows of deleted topics leave as others do.
+            let partitions: Vec<TopicPartition> =
+                description.partitions().chain(description.deleted()).filter(takes).collect();
             for name in [cleaning.stream().name.clone(), cleaning.stream().rejected()] {
                 let none = Checkpoint::start_of(description.id);
                 let (batch_at, realtime_at) =

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Result, ensure};
 use async_trait::async_trait;
 use model::{
-    Checkpoint, EventLog, LogId, Offset, OffsetRange, Report, Stop, Task, TopicPartition,
+    Checkpoint, EventLog, LogError, LogId, Offset, OffsetRange, Report, Stop, Task, TopicPartition,
     config::{BatchConfig, SpeedConfig},
 };
 
@@ -22,6 +22,7 @@ use crate::{
     cleaning::{self, Cleaning},
     decode::Decoder,
     definitions::Definitions,
+    haste::Haste,
     landing::line,
     sink::{CommitError, Committed, DeltaSink, MicroBatch, Sink},
     table::{TableDef, Tables},
@@ -33,6 +34,7 @@ pub struct Speed {
     definitions: Arc<Definitions>,
     config: SpeedConfig,
     files: BatchConfig,
+    haste: Haste,
     /// When a stream's records, seen to wait, are due. A hint that saves looking: a run
     /// that forgot it looks and finds the same.
     due: BTreeMap<String, Due>,
@@ -51,6 +53,8 @@ struct Lane {
     cleaning: Arc<Cleaning>,
     log: LogId,
     partitions: Vec<TopicPartition>,
+    /// Those of deleted topics, of which the tables may have rows.
+    deleted: Vec<TopicPartition>,
     rows: DeltaSink,
     rejects: DeltaSink,
     rows_at: Checkpoint,
@@ -60,6 +64,8 @@ struct Lane {
 /// Records of one stream, cleaned, and whether there is reason to commit them now.
 struct Gathered {
     ranges: Vec<OffsetRange>,
+    /// What of the ranges the log has no more.
+    gone: Vec<OffsetRange>,
     cleaned: cleaning::Cleaned,
     n_records: u64,
     is_large: bool,
@@ -75,14 +81,21 @@ impl Speed {
         config: SpeedConfig,
         files: BatchConfig,
     ) -> Self {
-        Self { log, tables, definitions, config, files, due: BTreeMap::new(), lanes: BTreeMap::new() }
+        let (haste, due, lanes) = Default::default();
+        Self { log, tables, definitions, config, files, haste, due, lanes }
+    }
+
+    /// Without waiting for more of the topics that somebody is in haste with.
+    #[must_use]
+    pub fn hurried_by(self, haste: Haste) -> Self {
+        Self { haste, ..self }
     }
 
     async fn run_stream(&mut self, cleaning: &Arc<Cleaning>, stop: &Stop, report: &mut Report) -> Result<()> {
         let description = self.log.describe().await?;
         let stream = cleaning.stream();
-        let partitions: Vec<TopicPartition> =
-            description.partitions().filter(|p| stream.takes(p.topic.as_str())).collect();
+        let takes = |p: &TopicPartition| stream.takes(p.topic.as_str());
+        let partitions: Vec<TopicPartition> = description.partitions().filter(takes).collect();
         if partitions.is_empty() || !self.may_be_due(&stream.name, &partitions).await? {
             return Ok(());
         }
@@ -92,6 +105,7 @@ impl Speed {
             _ => self.lane(cleaning, description.id),
         };
         lane.partitions = partitions;
+        lane.deleted = description.deleted().filter(takes).collect();
         self.check_definition(&mut lane).await?;
         while !stop.is_cancelled() {
             lane.ask().await?;
@@ -104,7 +118,8 @@ impl Speed {
             let position = gathered.position;
             let due = self.due.entry(stream.name.clone()).or_insert(Due { seen: Instant::now(), position });
             due.position = position;
-            if !gathered.is_large && due.seen.elapsed() < Duration::from_millis(self.config.linger_ms) {
+            let is_due = due.seen.elapsed() >= Duration::from_millis(self.config.linger_ms);
+            if !gathered.is_large && !is_due && !self.is_hurried(&lane.partitions) {
                 break;
             }
             self.commit(&mut lane, gathered, report).await?;
@@ -118,7 +133,7 @@ impl Speed {
     /// over, unless many have come.
     async fn may_be_due(&mut self, stream: &str, partitions: &[TopicPartition]) -> Result<bool> {
         let Some(due) = self.due.get(stream) else { return Ok(true) };
-        if due.seen.elapsed() >= Duration::from_millis(self.config.linger_ms) {
+        if due.seen.elapsed() >= Duration::from_millis(self.config.linger_ms) || self.is_hurried(partitions) {
             return Ok(true);
         }
         let mut end = 0;
@@ -126,6 +141,10 @@ impl Speed {
             end += self.log.bounds(partition).await?.end.0;
         }
         Ok(end.saturating_sub(due.position) >= self.config.max_rows as u64)
+    }
+
+    fn is_hurried(&self, partitions: &[TopicPartition]) -> bool {
+        partitions.iter().any(|partition| self.haste.is_with(&partition.topic))
     }
 
     fn lane(&self, cleaning: &Arc<Cleaning>, log: LogId) -> Lane {
@@ -147,6 +166,7 @@ impl Speed {
             rejects_at: Checkpoint::start_of(log),
             log,
             partitions: Vec::new(),
+            deleted: Vec::new(),
         }
     }
 
@@ -161,11 +181,16 @@ impl Speed {
             if sink.table().await?.definition() == Some(definition.as_str()) {
                 continue;
             }
-            let mut from = batch_checkpoint(&self.tables, &name, lane.log, &lane.partitions).await?;
+            let known: Vec<TopicPartition> = lane.partitions.iter().chain(&lane.deleted).cloned().collect();
+            let mut from = batch_checkpoint(&self.tables, &name, lane.log, &known).await?;
             for partition in &lane.partitions {
                 let start = self.log.bounds(partition).await?.start;
                 let next = from.next.entry(partition.clone()).or_default();
                 *next = (*next).max(start);
+            }
+            // What the batch table lacks of these it finds in the landing objects.
+            for partition in &lane.deleted {
+                from.next.entry(partition.clone()).or_default();
             }
             tracing::info!(table = name, "the definition changed: real-time rows are made anew");
             sink.restart_at(&from).await?;
@@ -178,6 +203,7 @@ impl Speed {
         let mut decoder = Decoder::new(lane.cleaning.stream());
         let mut gathered = Gathered {
             ranges: Vec::new(),
+            gone: Vec::new(),
             cleaned: lane.cleaning.apply(decoder.finish())?,
             n_records: 0,
             is_large: false,
@@ -185,15 +211,16 @@ impl Speed {
         };
         for partition in &lane.partitions {
             let bounds = self.log.bounds(partition).await?;
-            let start = lane.next_of(partition).unwrap_or(bounds.start);
+            let start = lane.next_of(partition, bounds.start);
             ensure!(
                 start <= bounds.end,
                 "partition {partition} of the log ends at {}, but the real-time table has taken {start} already: \
                  records were lost from the log; restore it, or move the real-time tables away",
                 bounds.end
             );
-            gathered.position += start.0;
-            let mut next = start;
+            // Records that are gone are covered, too: the table goes on behind them.
+            let mut next = start.max(bounds.start);
+            gathered.position += next.0;
             while next < bounds.end && !gathered.is_large {
                 let n_bytes = self.config.max_bytes.saturating_sub(decoder.size_bytes()).max(1);
                 let records = self.log.fetch(partition, next, n_bytes).await?;
@@ -209,6 +236,9 @@ impl Speed {
                     }
                 }
                 gathered.is_large |= decoder.size_bytes() >= self.config.max_bytes;
+            }
+            if start < bounds.start {
+                gathered.gone.push(OffsetRange { partition: partition.clone(), start, end: bounds.start });
             }
             if next > start {
                 gathered.ranges.push(OffsetRange { partition: partition.clone(), start, end: next });
@@ -241,6 +271,14 @@ impl Speed {
         report.add("n_records", gathered.n_records);
         report.add("n_rows", n_rows);
         report.add("n_rejects", n_rejects);
+        for gone in gathered.gone {
+            report.add("n_records_gone", gone.end.0 - gone.start.0);
+            report.notices.push(format!(
+                "{}: the records [{}, {}) were gone from the log before the speed layer took them; it goes on at {}, and \
+                 what was landed of them comes with the next batch run",
+                gone.partition, gone.start, gone.end, gone.end
+            ));
+        }
         for (column, n) in gathered.cleaned.lost {
             report.add("n_values_lost", n);
             let stream = &lane.cleaning.stream().name;
@@ -257,13 +295,12 @@ impl Lane {
         Ok(())
     }
 
-    /// The lower of the two sinks' next offsets; None if neither has seen the partition.
-    fn next_of(&self, partition: &TopicPartition) -> Option<Offset> {
-        match (self.rows_at.next.get(partition), self.rejects_at.next.get(partition)) {
-            (Some(rows), Some(rejects)) => Some(*rows.min(rejects)),
-            // Seen by one only: the other begins where its rows may have begun.
-            (Some(_), None) | (None, Some(_)) | (None, None) => None,
-        }
+    /// The lower of the two sinks' next offsets. A sink that has not seen the partition begins where
+    /// the log does.
+    fn next_of(&self, partition: &TopicPartition, log_start: Offset) -> Offset {
+        let [rows, rejects] =
+            [&self.rows_at, &self.rejects_at].map(|at| at.next.get(partition).copied().unwrap_or(log_start));
+        rows.min(rejects)
     }
 }
 
@@ -291,8 +328,11 @@ impl Task for Speed {
         let mut troubles = Vec::new();
         for cleaning in self.definitions.streams.clone() {
             let name = &cleaning.stream().name;
-            if let Err(e) = self.run_stream(&cleaning, stop, &mut report).await {
-                troubles.push(format!("stream {name}: {e:#}"));
+            match self.run_stream(&cleaning, stop, &mut report).await {
+                // A topic was deleted meanwhile; that woke the next run, which does without it.
+                Err(e) if e.downcast_ref::<LogError>().is_some_and(LogError::is_gone) => {}
+                Err(e) => troubles.push(format!("stream {name}: {e:#}")),
+                Ok(()) => {}
             }
         }
         ensure!(troubles.is_empty(), "{}", troubles.join("; "));

@@ -264,6 +264,21 @@ impl Standing {
         }
     }
 
+    /// Whether a topic's life ended with records that the views have not seen, or have seen and the
+    /// tables do not have: the log does not tell them any more. `live` says where the partitions begin
+    /// that it has, `tables` how far the tables reach.
+    pub fn has_missed<'a>(
+        &self,
+        live: &Through,
+        deleted: impl IntoIterator<Item = &'a TopicPartition>,
+        tables: &Through,
+    ) -> bool {
+        let State::Up(running) = &self.state else { return false };
+        let next_of = |p: &TopicPartition| running.through.get(p).copied().unwrap_or_default();
+        live.iter().any(|(partition, begin)| next_of(partition) < *begin)
+            || deleted.into_iter().any(|p| next_of(p) != tables.get(p).copied().unwrap_or_default())
+    }
+
     /// Takes in the rows of some streams, up to `through`. Returns whether the views still stand.
     pub async fn advance(
         &mut self,
@@ -348,9 +363,8 @@ impl Running {
     /// the parts of a post come shortly after each other, and what is in memory need not be asked for.
     fn n_covered(&self, tables_through: &Through, max_recent_bytes: usize) -> usize {
         // Of partitions that are in no log nothing has come since the views began.
-        let is_covered = |through: &Through| {
-            through.iter().all(|(p, end)| tables_through.get(p).or_else(|| self.origin.through.get(p)) >= Some(end))
-        };
+        let has = |p: &TopicPartition| tables_through.get(p).or_else(|| self.origin.through.get(p)).copied();
+        let is_covered = |through: &Through| through.iter().all(|(p, end)| has(p).unwrap_or_default() >= *end);
         let mut n_bytes = self.fold.open_bytes() + self.fold.closed().map(|(_, size)| size).sum::<usize>();
         let is_too_much = |(through, size): &(&Through, usize)| {
             let is_too_much = n_bytes > max_recent_bytes;

@@ -14,7 +14,7 @@ use std::{
 use async_trait::async_trait;
 use futures::future;
 use model::{
-    Bounds, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, StoredRecord, Timestamp,
+    Bounds, Ended, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, StoredRecord, Timestamp,
     TopicChange, TopicName, TopicPartition, config::LogConfig,
 };
 use tokio::{
@@ -88,6 +88,8 @@ struct Shown {
     /// `None` once closed.
     log: Option<LogId>,
     topics: BTreeMap<TopicName, Vec<Open>>,
+    /// As `meta.json` has it.
+    ended: Ended,
 }
 
 #[derive(Clone)]
@@ -138,7 +140,7 @@ impl EmbeddedLog {
             let opened = opened.collect::<Result<Vec<Open>, _>>().map_err(NotOpened::during_open)?;
             topics.insert(topic.clone(), opened);
         }
-        let shown = RwLock::new(Shown { log: Some(meta.log_id()), topics });
+        let shown = RwLock::new(Shown { log: Some(meta.log_id()), topics, ended: meta.ended.clone() });
         Ok(Self { inner: Arc::new(Inner { shown, meta: Arc::new(Mutex::new(Some(meta))), ..inner }) })
     }
 
@@ -327,7 +329,7 @@ impl EventLog for EmbeddedLog {
         let shown = self.inner.shown();
         let id = shown.log.ok_or_else(closed)?;
         let topics = shown.topics.iter().map(|(topic, partitions)| (topic.clone(), partitions.len() as u32));
-        Ok(LogDescription { id, topics: topics.collect() })
+        Ok(LogDescription { id, topics: topics.collect(), ended: shown.ended.clone() })
     }
 
     async fn change_topic(&self, topic: &TopicName, change: TopicChange) -> Result<(), LogError> {

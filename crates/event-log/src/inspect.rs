@@ -2,13 +2,12 @@
 //! It takes no lock and writes nothing, so it may be used while the owner runs.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use anyhow::{Context, Result};
-use model::{Bounds, Offset, Timestamp, TopicName, TopicPartition};
+use model::{Bounds, Ended, Offset, Timestamp, TopicPartition};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -44,7 +43,7 @@ pub struct LogReport {
     pub partitions: Vec<PartitionReport>,
     /// Of topics that were deleted, perhaps to be created again: per partition, where its offsets
     /// ended.
-    pub ended: BTreeMap<TopicName, Vec<Offset>>,
+    pub ended: Ended,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

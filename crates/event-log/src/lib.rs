@@ -20,10 +20,11 @@ mod writer;
 mod mailbox;
 mod recovery;
 
+mod topics;
+
 mod meta;
 
 mod folders;
-mod topics;
 
 mod embedded;
 

@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
 use model::{
-    Bounds, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, StoredRecord, TopicChange,
+    Bounds, Ended, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, StoredRecord, TopicChange,
     TopicName, TopicPartition,
 };
 use tokio::sync::watch;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     embedded::check_sizes,
-    topics::{Planned, plan},
+    topics::{Planned, check_ends, end_at, plan},
 };
 
 /// What a record costs beside its own bytes: without it, empty records would have no limit.
@@ -32,8 +32,7 @@ pub struct MemoryLog {
 #[derive(Default)]
 struct Topics {
     held: BTreeMap<TopicName, Vec<Held>>,
-    /// Where the offsets of deleted partitions ended.
-    ended: BTreeMap<TopicPartition, Offset>,
+    ended: Ended,
 }
 
 struct Held {
@@ -78,23 +77,28 @@ impl MemoryLog {
 #[async_trait]
 impl EventLog for MemoryLog {
     async fn describe(&self) -> Result<LogDescription, LogError> {
-        let topics = self.lock().held.iter().map(|(topic, held)| (topic.clone(), held.len() as u32)).collect();
-        Ok(LogDescription { id: self.id, topics })
+        let topics = self.lock();
+        let ended = topics.ended.clone();
+        let topics = topics.held.iter().map(|(topic, held)| (topic.clone(), held.len() as u32)).collect();
+        Ok(LogDescription { id: self.id, topics, ended })
     }
 
     async fn change_topic(&self, topic: &TopicName, change: TopicChange) -> Result<(), LogError> {
         let topics = &mut *self.lock();
-        let id = |p| TopicPartition::new(topic.clone(), p);
         match plan(topic, change, topics.held.get(topic).map(|partitions| partitions.len() as u32))? {
             Planned::Nothing => return Ok(()),
             Planned::Add(numbers) => {
-                let starts = numbers.map(|p| topics.ended.get(&id(p)).copied().unwrap_or_default());
+                let ended = topics.ended.get(topic).map(Vec::as_slice).unwrap_or_default();
+                let starts = numbers.map(|p| ended.get(p as usize).copied().unwrap_or_default());
                 let added = starts.map(|start| Held { start, records: VecDeque::new() });
                 topics.held.entry(topic.clone()).or_default().extend(added);
             }
-            Planned::Delete => {
-                let partitions = topics.held.remove(topic).unwrap_or_default();
-                topics.ended.extend((0..).map(id).zip(partitions.iter().map(|held| held.bounds().end)));
+            Planned::Delete { sum_of_ends } => {
+                let partitions = topics.held.get(topic).map(Vec::as_slice).unwrap_or_default();
+                let ends: Vec<Offset> = partitions.iter().map(|held| held.bounds().end).collect();
+                check_ends(topic, &ends, sum_of_ends)?;
+                topics.held.remove(topic);
+                end_at(Arc::make_mut(&mut topics.ended).entry(topic.clone()).or_default(), &ends);
             }
         }
         self.moved.send_modify(|n| *n += 1);

@@ -9,15 +9,17 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use model::{LogError, LogId, Offset, TopicName, TopicPartition};
+use model::{Ended, LogError, LogId, Offset, TopicName, TopicPartition};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
     embedded::OpenError,
     fs::{self, FileSystem},
+    topics::end_at,
 };
 
 pub(crate) const FILE_NAME: &str = "meta.json";
@@ -35,10 +37,9 @@ pub(crate) struct Meta {
     /// Whether the last process closed the log.
     pub(crate) closed: bool,
     pub(crate) topics: BTreeMap<TopicName, u32>,
-    /// Of topics that were deleted, perhaps to be created again: per partition, where its offsets
-    /// ended. Version 1 has none of it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) ended: BTreeMap<TopicName, Vec<Offset>>,
+    /// See `LogDescription`. Version 1 has none of it.
+    #[serde(default, skip_serializing_if = "has_nothing")]
+    pub(crate) ended: Ended,
 }
 
 /// What stands in the file.
@@ -94,9 +95,7 @@ impl Meta {
     pub(crate) fn without_topic(&self, topic: &TopicName, ends: &[Offset]) -> Result<Self, LogError> {
         let mut after = self.clone();
         after.topics.remove(topic);
-        let ended = after.ended.entry(topic.clone()).or_default();
-        ended.resize(ended.len().max(ends.len()), Offset::ZERO);
-        ended[..ends.len()].copy_from_slice(ends);
+        end_at(Arc::make_mut(&mut after.ended).entry(topic.clone()).or_default(), ends);
         let n_ended: usize = after.ended.values().map(Vec::len).sum();
         if n_ended > MAX_ENDED {
             let what = "number of deleted partitions to be remembered";
@@ -148,6 +147,10 @@ impl Meta {
     fn checksum(&self) -> serde_json::Result<u32> {
         Ok(crc32c::crc32c(&serde_json::to_vec(self)?))
     }
+}
+
+fn has_nothing(ended: &Ended) -> bool {
+    ended.is_empty()
 }
 
 fn path(dir: &Path) -> PathBuf {

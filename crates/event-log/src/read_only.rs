@@ -151,7 +151,8 @@ fn read_only<T>() -> Result<T, LogError> {
 impl EventLog for ReadOnlyLog {
     async fn describe(&self) -> Result<LogDescription, LogError> {
         let inner = Arc::clone(&self.inner);
-        blocking(move || inner.meta().map(|meta| LogDescription { id: meta.log_id(), topics: meta.topics })).await
+        let meta = blocking(move || inner.meta()).await?;
+        Ok(LogDescription { id: meta.log_id(), topics: meta.topics, ended: meta.ended })
     }
 
     async fn change_topic(&self, _topic: &TopicName, _change: TopicChange) -> Result<(), LogError> {

@@ -96,6 +96,7 @@ pub struct IngestConfig {
     pub default_partitions: u32,
     pub max_topics: usize,
     pub max_partitions_per_topic: u32,
+    pub delete_timeout_ms: u64,
     pub strict: bool,
     pub idempotency_window_ms: u64,
     pub idempotency_memory_bytes: usize,

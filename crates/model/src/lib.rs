@@ -15,13 +15,16 @@ pub mod view;
 
 pub mod log;
 
+pub mod layers;
+
 pub mod task;
 
 pub mod query;
 
 pub mod config;
 
-pub use log::{EventLog, LogDescription, LogError, TopicChange};
+pub use layers::{Behind, Layers};
+pub use log::{Ended, EventLog, LogDescription, LogError, TopicChange};
 pub use position::{Bounds, Checkpoint, LogId, Offset, OffsetRange, TopicName, TopicPartition};
 pub use query::{Answer, Query, QueryError};
 pub use record::{Header, Record, StoredRecord, Timestamp};

@@ -1,6 +1,6 @@
 //! The durable partitioned log, as every other crate sees it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -13,7 +13,7 @@ use crate::{
 /// A log of topics and partitions. Every implementation runs `event_log::conformance`.
 #[async_trait]
 pub trait EventLog: Send + Sync {
-    /// The log's identity and its topics with their numbers of partitions.
+    /// The log's identity, its topics with their numbers of partitions, and where deleted ones ended.
     async fn describe(&self) -> Result<LogDescription, LogError>;
 
     /// Creates a topic, adds partitions to it, or deletes it, durably and as one step. A topic that
@@ -57,18 +57,41 @@ pub enum TopicChange {
     Grow { n_partitions: u32 },
     /// With all its records, whether a layer has taken them or not.
     Delete,
+    /// The same, as long as the log end offsets of its partitions still add up to this: who has seen
+    /// to it that all below them is taken loses nothing that came since. `TopicGrew` otherwise.
+    DeleteUnlessGrown { sum_of_ends: u64 },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogDescription {
     pub id: LogId,
     pub topics: BTreeMap<TopicName, u32>,
+    /// Of topics that were ever deleted, created again or not: per partition, where its offsets ended
+    /// when it was deleted last.
+    pub ended: Ended,
 }
+
+pub type Ended = Arc<BTreeMap<TopicName, Vec<Offset>>>;
 
 impl LogDescription {
     /// Every partition of every topic, in order.
     pub fn partitions(&self) -> impl Iterator<Item = TopicPartition> + '_ {
         self.topics.iter().flat_map(|(topic, n)| (0..*n).map(|p| TopicPartition::new(topic.clone(), p)))
+    }
+
+    /// Every partition that once had records and is there no more.
+    pub fn deleted(&self) -> impl Iterator<Item = TopicPartition> + '_ {
+        self.ended.iter().flat_map(|(topic, ends)| {
+            let n_partitions = self.topics.get(topic).copied().unwrap_or_default();
+            let gone = (0..).zip(ends).filter(move |(p, end)| *p >= n_partitions && **end > Offset::ZERO);
+            gone.map(|(p, _)| TopicPartition::new(topic.clone(), p))
+        })
+    }
+
+    /// The first offset of a partition's present life: what came before went when its topic was deleted.
+    pub fn begin(&self, partition: &TopicPartition) -> Offset {
+        let ends = self.ended.get(&partition.topic);
+        ends.and_then(|ends| ends.get(partition.partition as usize)).copied().unwrap_or_default()
     }
 }
 
@@ -81,6 +104,9 @@ pub enum LogError {
     UnknownPartition(TopicPartition),
     #[error("topic {0} exists already")]
     TopicExists(TopicName),
+    /// More was appended to it, or a partition added, since its ends were asked for.
+    #[error("topic {0} has grown meanwhile")]
+    TopicGrew(TopicName),
     #[error("topic {topic} has {actual} partitions and cannot have {asked}: partitions are only added")]
     FewerPartitions { topic: TopicName, actual: u32, asked: u32 },
     #[error(transparent)]
@@ -100,6 +126,12 @@ pub enum LogError {
 }
 
 impl LogError {
+    /// Whether the topic, or this partition of it, is there no more: it was deleted, which is no trouble
+    /// to whoever follows it.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::UnknownTopic(_) | Self::UnknownPartition(_))
+    }
+
     pub fn unavailable(reason: impl Into<String>) -> Self {
         Self::Unavailable { reason: reason.into(), outcome_unknown: false }
     }

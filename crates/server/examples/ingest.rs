@@ -23,6 +23,7 @@ async fn main() -> anyhow::Result<()> {
     let log = Arc::new(EmbeddedLog::open(&folder, &config.log, config.ingest.max_record_bytes)?);
     let services = Services {
         log: log.clone(),
+        layers: None,
         query: None,
         ingest: true,
         auth: Arc::new(Auth::open(&config.auth)?),

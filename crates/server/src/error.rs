@@ -143,6 +143,11 @@ impl KafkaError {
         Self::new(StatusCode::CONFLICT, 40902, "instance_exists", message)
     }
 
+    /// Layers have not come to the end of a topic that is to be deleted; nothing was done.
+    pub fn topic_in_use(message: String) -> Self {
+        Self::new(StatusCode::CONFLICT, 409, "topic_in_use", message)
+    }
+
     /// The first request with this key is under way; what it did is for a later try to learn.
     pub fn key_in_use(key: &str) -> Self {
         let message = format!("a request with the Idempotency-Key {key} is under way, try again when it is done");
@@ -218,6 +223,7 @@ impl KafkaError {
             | LogError::FewerPartitions { .. }
             | LogError::InvalidTopic(_)
             | LogError::LimitExceeded { .. } => Self::invalid_topic(error.to_string()),
+            LogError::TopicGrew(_) => Self::topic_in_use(error.to_string()),
             LogError::TooLarge { .. } => Self::too_large(error.to_string()),
             LogError::Unavailable { outcome_unknown: false, .. } => Self::unavailable(error.to_string()),
             LogError::Unavailable { outcome_unknown: true, .. } => {

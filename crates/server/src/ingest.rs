@@ -49,7 +49,8 @@ struct Store {
 }
 
 pub fn routes(services: &Services, stop: Stop) -> Router {
-    let topics = Arc::new(topics::Topics::new(services.log.clone(), services.config.ingest.clone()));
+    let config = services.config.ingest.clone();
+    let topics = Arc::new(topics::Topics::new(services.log.clone(), services.layers.clone(), config));
     let doors = Arc::new(Doors {
         bodies: Bodies::new(&services.config, &services.metrics),
         groups: Arc::new(consumers::Groups::new(services.log.clone(), services.config.consumers.clone())),
@@ -100,7 +101,7 @@ impl Doors {
 impl Store {
     /// Appends records and counts what is stored; what is not is for the caller to tell.
     async fn store_in(&self, topic: &topics::Topic, records: Vec<Addressed>) -> Appended {
-        let appended = append::append(&*self.log, topic, records).await;
+        let appended = append::append(&*self.log, &self.topics, topic, records).await;
         for append in appended.appends() {
             match &append.outcome {
                 Ok(_) => self.metrics.appended(&topic.name, append.n_records as u64, append.size_bytes as u64),

@@ -33,12 +33,14 @@ pub mod listener;
 
 use std::sync::Arc;
 
-use model::{EventLog, Query, StreamDef, config::Config};
+use model::{EventLog, Layers, Query, StreamDef, config::Config};
 
 /// Everything that the routes need, built once by the binary and passed by value.
 #[derive(Clone)]
 pub struct Services {
     pub log: Arc<dyn EventLog>,
+    /// Those that take a topic before it is deleted; None where none runs in this process.
+    pub layers: Option<Arc<dyn Layers>>,
     /// None where this process does not serve views.
     pub query: Option<Arc<dyn Query>>,
     /// Whether this process takes records in.

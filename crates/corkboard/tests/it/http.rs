@@ -158,7 +158,10 @@ fn read_response(connection: &mut BufReader<TcpStream>) -> io::Result<(Response,
             Some(_) => {}
         }
     }
-    let size_bytes = size_bytes.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no content-length"))?;
+    // An answer of 204 never has a body.
+    let size_bytes = size_bytes
+        .or((status == 204).then_some(0))
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no content-length"))?;
     let mut body = vec![0; size_bytes];
     connection.read_exact(&mut body)?;
     Ok((Response { status, body }, stays_open))

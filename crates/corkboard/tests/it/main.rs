@@ -21,6 +21,8 @@ mod bad_input;
 
 mod command_line;
 
+mod deleted;
+
 mod delta;
 
 mod emulate;

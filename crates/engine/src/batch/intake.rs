@@ -15,7 +15,10 @@ use tokio::task::JoinHandle;
 use crate::{
     cleaning::{Cleaned, Cleaning},
     decode::Decoder,
-    landing::objects::{self, Block, LandingObject, Lines, ReadError, TornObject},
+    landing::{
+        marker::Marker,
+        objects::{self, Block, LandingObject, Lines, ReadError, TornObject},
+    },
 };
 
 /// Bytes of lines cleaned at a time, whatever the number of rows.
@@ -30,9 +33,9 @@ pub struct Plan {
 /// Whose landing folder it is.
 pub enum Source {
     /// Ours: the ranges are adjacent, and a partition with a hole waits there, since the log
-    /// and the real-time tables still have what is missing. People may have accepted a hole:
-    /// these are the offsets where partitions go on after one.
-    Own { begin_at: BTreeMap<TopicPartition, Offset> },
+    /// and the real-time tables still have what is missing. The marker knows of holes that nothing
+    /// will ever fill.
+    Own(Marker),
     /// Another program's: holes are told, and passed over.
     Foreign,
 }
@@ -86,7 +89,7 @@ impl Plan {
     }
 
     pub fn is_own(&self) -> bool {
-        matches!(self.source, Source::Own { .. })
+        matches!(self.source, Source::Own(_))
     }
 
     pub fn size_bytes(&self) -> u64 {
@@ -243,7 +246,7 @@ impl<'a> Intake<'a> {
         let Some(next) = next.filter(|next| next < start) else { return true };
         let hole = format!("{partition}: the records [{next}, {start}) are in no landing object");
         match &self.plan.source {
-            Source::Own { begin_at } if begin_at.get(partition) != Some(start) => {
+            Source::Own(marker) if !marker.knows_hole_before(partition, *start) => {
                 self.notices.push(format!("{hole}; the partition waits until they are restored"));
                 self.held.insert(partition.clone());
                 false

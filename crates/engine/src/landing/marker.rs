@@ -1,7 +1,7 @@
 //! `corkboard.json` at the root of a landing folder: which log its offsets belong to. Without
 //! it, objects of two logs could stand in one row of offsets, and nobody would see it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, bail};
 use futures::TryStreamExt;
@@ -23,6 +23,18 @@ pub struct Marker {
     /// this: it is their word that the gap is known.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub begin_at: BTreeMap<TopicPartition, Offset>,
+    /// Where landing went on after a topic was deleted before all of it was landed, and created again.
+    /// Landing itself writes this: the log says that nobody has those records any more.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub after_deletion: BTreeMap<TopicPartition, BTreeSet<Offset>>,
+}
+
+impl Marker {
+    /// Whether it is known that no object holds what comes before this offset of a partition.
+    pub fn knows_hole_before(&self, partition: &TopicPartition, offset: Offset) -> bool {
+        let is_after_deletion = self.after_deletion.get(partition).is_some_and(|known| known.contains(&offset));
+        is_after_deletion || self.begin_at.get(partition) == Some(&offset)
+    }
 }
 
 /// The marker of a landing folder that `log` may be landed into, and whether the folder is
@@ -64,6 +76,28 @@ pub async fn read(store: &dyn ObjectStore) -> anyhow::Result<Option<Marker>> {
     Ok(Some(serde_json::from_slice(&bytes).with_context(damaged)?))
 }
 
+/// Notes where landing goes on after a deletion, and gives the marker as it is then; None where that
+/// stands there already.
+pub async fn note_deletion(
+    store: &dyn ObjectStore,
+    partition: &TopicPartition,
+    at: Offset,
+) -> anyhow::Result<Option<Marker>> {
+    let mut marker = read(store).await?.with_context(|| format!("{KEY} of the landing folder is gone"))?;
+    if !marker.after_deletion.entry(partition.clone()).or_default().insert(at) {
+        return Ok(None);
+    }
+    let written = store.put(&Path::from(KEY), text_of(&marker).into()).await;
+    written.with_context(|| format!("{KEY} cannot be written to the landing folder"))?;
+    Ok(Some(marker))
+}
+
+fn text_of(marker: &Marker) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(marker).expect("a marker is plain data");
+    text.push(b'\n');
+    text
+}
+
 async fn create(store: &dyn ObjectStore, log: LogId) -> anyhow::Result<(Marker, bool)> {
     if let Some(object) = store.list(Some(&Path::from(TOPICS_DIR))).try_next().await? {
         bail!(
@@ -72,10 +106,9 @@ async fn create(store: &dyn ObjectStore, log: LogId) -> anyhow::Result<(Marker, 
             object.location
         );
     }
-    let marker = Marker { format: FORMAT, log: log.id, begin_at: BTreeMap::new() };
-    let mut text = serde_json::to_vec_pretty(&marker).expect("a marker is plain data");
-    text.push(b'\n');
-    match store.put_opts(&Path::from(KEY), text.into(), PutMode::Create.into()).await {
+    let (begin_at, after_deletion) = (BTreeMap::new(), BTreeMap::new());
+    let marker = Marker { format: FORMAT, log: log.id, begin_at, after_deletion };
+    match store.put_opts(&Path::from(KEY), text_of(&marker).into(), PutMode::Create.into()).await {
         Ok(_) => Ok((marker, true)),
         // Another process was quicker.
         Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {

@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use anyhow::Result;
 use datafusion::arrow::array::RecordBatch;
 use model::{
-    Answer, Dedup, LogDescription, QueryError, Scope, TopicPartition, ViewDef,
+    Answer, Dedup, LogDescription, QueryError, Scope, ViewDef,
     config::ServingConfig,
     query::{Ask, Boundary},
 };
 
 use super::{
     Serving, StreamState,
-    layers::{Kind, Look, partitions_of},
+    layers::{Kind, Look, Partitions},
 };
 use crate::{
     fold::Through,
@@ -66,14 +66,16 @@ impl Serving {
         let mut boundary = Boundary { scope: Scope::Merged, complete: true, ..Boundary::default() };
         let mut marks = Marks::new();
         let mut tables_through = Through::new();
+        let mut is_over_unseen = false;
         let states: Vec<&StreamState> =
             self.streams.iter().filter(|s| mergeable.streams.contains_key(&s.cleaning.stream().name)).collect();
         for state in &states {
             let mut layers = state.rows.lock().await;
-            let partitions: Vec<TopicPartition> = partitions_of(state, &description).collect();
+            let partitions = Partitions::of(state, &description);
             let Some(reach) = self.reach(state, &mut layers, description.id, &partitions).await? else {
                 return Ok(None);
             };
+            is_over_unseen |= standing.has_missed(&partitions.live, partitions.deleted(), &reach.realtime);
             let name = &state.cleaning.stream().name;
             if let Some(mark) = &reach.mark {
                 marks.insert(name.clone(), mark.clone());
@@ -83,7 +85,8 @@ impl Serving {
                 reach.tell(&mut boundary);
             }
         }
-        if !standing.is_up(description.id, &marks) && !self.begin(standing, &states, &description, marks).await? {
+        let must_begin = is_over_unseen || !standing.is_up(description.id, &marks);
+        if must_begin && !self.begin(standing, &states, &description, marks).await? {
             return Ok(None);
         }
         loop {
@@ -93,7 +96,7 @@ impl Serving {
             for state in &states {
                 let tail = state.tail.lock().await;
                 let mut rows = Vec::new();
-                for partition in partitions_of(state, &description) {
+                for partition in Partitions::of(state, &description).live.into_keys() {
                     let mut next = standing.next_of(&partition);
                     while n_bytes < MAX_STEP_BYTES
                         && let Some((batch, end)) = tail.rows_from(log.as_ref(), &partition, next).await?

@@ -97,16 +97,16 @@ impl Serving {
         layers: &Mutex<Layers>,
         look: Look<'_>,
     ) -> Result<Moment, QueryError> {
-        let (log, partitions) = match &self.log {
-            Some(log) => {
-                let description = log.describe().await.map_err(anyhow::Error::from)?;
-                let takes = |p: &TopicPartition| state.cleaning.stream().takes(p.topic.as_str());
-                (description.id, description.partitions().filter(takes).collect::<Vec<_>>())
-            }
-            None => (LogId::NONE, vec![]),
-        };
         let mut layers = layers.lock().await;
         for _ in 0..MAX_LOOKS {
+            // Asked with each look: topics may have been deleted since the last.
+            let (log, partitions) = match &self.log {
+                Some(log) => {
+                    let description = log.describe().await.map_err(anyhow::Error::from)?;
+                    (description.id, Partitions::of(state, &description))
+                }
+                None => (LogId::NONE, Partitions::default()),
+            };
             if let Some(moment) = self.look_once(state, &mut layers, log, &partitions, look).await? {
                 return Ok(moment);
             }
@@ -125,7 +125,7 @@ impl Serving {
         state: &StreamState,
         layers: &mut Layers,
         log: LogId,
-        partitions: &[TopicPartition],
+        partitions: &Partitions,
     ) -> Result<Option<Reach>> {
         let definition = Some(state.cleaning.definition());
         let mut reach = Reach {
@@ -139,7 +139,7 @@ impl Serving {
             if table.definition() != definition {
                 return Ok(None);
             }
-            reach.batch = table.checkpoint(log, partitions).await?;
+            reach.batch = table.checkpoint(log, &partitions.all).await?;
             reach.mark = table.replaced().map(str::to_owned);
             reach.batch_age_ms = table.age_ms().await;
         }
@@ -148,11 +148,13 @@ impl Serving {
             if table.definition() != definition {
                 return Ok(None);
             }
-            realtime_at = table.checkpoint(log, partitions).await?;
+            realtime_at = table.checkpoint(log, &partitions.all).await?;
             reach.realtime_age_ms = table.age_ms().await;
         }
         let furthest = |p: &TopicPartition| (p.clone(), reach.batch.next_of(p).max(realtime_at.next_of(p)));
-        reach.realtime = partitions.iter().map(furthest).collect();
+        let is_anywhere =
+            |(p, next): &(TopicPartition, Offset)| *next > Offset::ZERO || partitions.live.contains_key(p);
+        reach.realtime = partitions.all.iter().map(furthest).filter(is_anywhere).collect();
         Ok(Some(reach))
     }
 
@@ -162,7 +164,7 @@ impl Serving {
         state: &StreamState,
         layers: &mut Layers,
         log: LogId,
-        partitions: &[TopicPartition],
+        partitions: &Partitions,
         look: Look<'_>,
     ) -> Result<Option<Moment>, QueryError> {
         let Look { context, kind, scope } = look;
@@ -173,7 +175,7 @@ impl Serving {
             if scope != Scope::Realtime && !is_current(table) {
                 return self.look_at_log_alone(state, partitions, look).await.map(Some);
             }
-            batch_at = table.checkpoint(log, partitions).await?;
+            batch_at = table.checkpoint(log, &partitions.all).await?;
             moment.batch_age_ms = table.age_ms().await;
             if scope != Scope::Realtime {
                 moment.parts.batch = Some(table.scan(context).await?);
@@ -186,25 +188,42 @@ impl Serving {
         let mut realtime_at = Checkpoint::start_of(log);
         // Until the speed layer makes it anew, a table of another definition holds nothing.
         if let Some(table) = layers.realtime.at_its_newest(&self.tables).await?.filter(|t| is_current(t)) {
-            realtime_at = table.checkpoint(log, partitions).await?;
-            let floors = table.floors(log, partitions).await?;
+            realtime_at = table.checkpoint(log, &partitions.all).await?;
+            let floors = table.floors(log, &partitions.all).await?;
             // Its rows below a floor are gone because the batch table has them: look again.
             let has_gap = |p: &TopicPartition| {
                 floors.next_of(p) > batch_at.next_of(p) && realtime_at.next_of(p) > batch_at.next_of(p)
             };
-            if partitions.iter().any(has_gap) && !self.begins_there(event_log, &floors, &batch_at).await? {
+            if partitions.all.iter().any(has_gap) && !self.begins_there(event_log, &floors, &batch_at).await? {
                 return Ok(None);
             }
             moment.realtime_age_ms = table.age_ms().await;
-            moment.parts.realtime = Some((table.scan(context).await?, batch_at.clone()));
+            // Where it has forgotten all there was, there is nothing to leave out.
+            let mut below = batch_at.clone();
+            below.next.retain(|p, _| floors.next_of(p) < realtime_at.next_of(p));
+            moment.parts.realtime = Some((table.scan(context).await?, below));
+        }
+        let reached = |p: &TopicPartition| batch_at.next_of(p).max(realtime_at.next_of(p));
+        // Of what was deleted there is what tables have.
+        for partition in partitions.deleted() {
+            let through = reached(partition);
+            if through > Offset::ZERO {
+                moment.realtime_through.insert(partition.clone(), through);
+                moment.tail_through.insert(partition.clone(), through);
+            }
         }
         let mut tail = state.tail.lock().await;
-        for partition in partitions {
-            let mut from = batch_at.next_of(partition).max(realtime_at.next_of(partition));
-            if from == Offset::ZERO {
+        tail.keep(|partition| partitions.live.contains_key(partition));
+        for (partition, begin) in &partitions.live {
+            let mut from = reached(partition).max(*begin);
+            if from == *begin {
                 // No table has any of it; the log may have been trimmed since tables were lost.
-                from = event_log.bounds(partition).await.map_err(anyhow::Error::from)?.start;
-                moment.complete &= from == Offset::ZERO;
+                from = match event_log.bounds(partition).await {
+                    Ok(bounds) => bounds.start,
+                    Err(e) if e.is_gone() => return Ok(None),
+                    Err(e) => return Err(anyhow::Error::from(e).into()),
+                };
+                moment.complete &= from == *begin;
             }
             moment.realtime_through.insert(partition.clone(), from);
             let Some(want) = kind.of_tail() else { continue };
@@ -225,7 +244,7 @@ impl Serving {
     async fn look_at_log_alone(
         &self,
         state: &StreamState,
-        partitions: &[TopicPartition],
+        partitions: &Partitions,
         look: Look<'_>,
     ) -> Result<Moment, QueryError> {
         let outdated = || {
@@ -238,15 +257,18 @@ impl Serving {
         let Some(event_log) = self.log.as_ref().filter(|_| look.scope != Scope::Batch) else { return Err(outdated()) };
         let mut moment = Moment::empty();
         let want = look.kind.of_tail().ok_or_else(outdated)?;
+        if partitions.deleted().next().is_some() {
+            return Err(outdated());
+        }
         let mut tail = state.tail.lock().await;
-        for partition in partitions {
+        for partition in partitions.live.keys() {
             match tail.read(event_log.as_ref(), partition, Offset::ZERO, want).await {
                 Ok(read) if read.is_complete => {
                     moment.realtime_through.insert(partition.clone(), Offset::ZERO);
                     moment.tail_through.insert(partition.clone(), read.through);
                     moment.parts.tail.extend(read.batches);
                 }
-                // Trimmed, or more than is read for one answer.
+                // Trimmed, deleted, or more than is read for one answer.
                 Ok(_) => return Err(outdated()),
                 Err(e) if moved_on(&e) => return Err(outdated()),
                 Err(e) => return Err(e.into()),
@@ -260,8 +282,12 @@ impl Serving {
     async fn begins_there(&self, log: &Arc<dyn EventLog>, floors: &Checkpoint, batch_at: &Checkpoint) -> Result<bool> {
         for (partition, floor) in &floors.next {
             if batch_at.next_of(partition) < *floor {
-                let bounds = log.bounds(partition).await?;
-                if batch_at.next.contains_key(partition) || bounds.start < *floor {
+                let is_earlier = match log.bounds(partition).await {
+                    Ok(bounds) => bounds.start < *floor,
+                    Err(e) if e.is_gone() => false,
+                    Err(e) => return Err(e.into()),
+                };
+                if batch_at.next.contains_key(partition) || is_earlier {
                     return Ok(false);
                 }
             }
@@ -302,12 +328,29 @@ impl Moment {
     }
 }
 
-/// The partitions of a stream that a log has.
-pub(super) fn partitions_of<'a>(
-    state: &'a StreamState,
-    description: &'a LogDescription,
-) -> impl Iterator<Item = TopicPartition> + 'a {
-    description.partitions().filter(|p| state.cleaning.stream().takes(p.topic.as_str()))
+/// The partitions of a stream.
+#[derive(Default)]
+pub(super) struct Partitions {
+    /// Those that the log has, and the first offsets of their present lives.
+    pub(super) live: BTreeMap<TopicPartition, Offset>,
+    /// With those of deleted topics, whose rows stay.
+    pub(super) all: Vec<TopicPartition>,
+}
+
+impl Partitions {
+    pub(super) fn of(state: &StreamState, description: &LogDescription) -> Self {
+        let takes = |p: &TopicPartition| state.cleaning.stream().takes(p.topic.as_str());
+        let with_begin = |p: TopicPartition| (p.clone(), description.begin(&p));
+        Self {
+            live: description.partitions().filter(takes).map(with_begin).collect(),
+            all: description.partitions().chain(description.deleted()).filter(takes).collect(),
+        }
+    }
+
+    /// Those of deleted topics.
+    pub(super) fn deleted(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.all.iter().filter(|p| !self.live.contains_key(*p))
+    }
 }
 
 impl Layers {
@@ -330,7 +373,7 @@ impl Opened {
     }
 }
 
-/// The log was trimmed under the reader: the layers below have moved on.
+/// The log was trimmed under the reader, and the layers below have moved on; or a topic was deleted.
 fn moved_on(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref::<LogError>(), Some(LogError::OutOfRange { .. }))
+    error.downcast_ref::<LogError>().is_some_and(|e| e.is_gone() || matches!(e, LogError::OutOfRange { .. }))
 }

@@ -136,6 +136,11 @@ impl Tail {
         Ok(Some(Piece { range, n_bytes, size_bytes, rows, rejects }))
     }
 
+    /// Lets go of partitions that are there no more: their pieces would take the others' room for good.
+    pub fn keep(&mut self, is_there: impl Fn(&TopicPartition) -> bool) {
+        self.partitions.retain(|partition, _| is_there(partition));
+    }
+
     /// Lets go of the pieces that a table has. Rows and rejects have tables of their own, so
     /// a question for the one may let go of what the other reads again.
     fn forget_below(&mut self, partition: &TopicPartition, from: Offset) {

@@ -16,7 +16,7 @@ use engine::{
 };
 use futures::TryStreamExt;
 use model::{
-    Bounds, Checkpoint, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, Report, Stop,
+    Bounds, Checkpoint, Ended, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, Report, Stop,
     StoredRecord, Task, Timestamp, TopicChange, TopicName, TopicPartition,
     config::{Config, LandingConfig},
 };
@@ -32,13 +32,16 @@ struct TestLog {
     id: LogId,
     partitions: Mutex<BTreeMap<TopicPartition, (Offset, Vec<Record>)>>,
     n_fetches: AtomicU64,
+    /// Where topics ended when they were deleted.
+    ended: Mutex<Ended>,
 }
 
 impl TestLog {
     fn new(partitions: &[&str]) -> Arc<Self> {
         let partitions = partitions.iter().map(|p| (p.parse().unwrap(), Default::default())).collect();
         let id = LogId { id: Uuid::new_v4(), epoch: 1 };
-        Arc::new(Self { id, partitions: Mutex::new(partitions), n_fetches: AtomicU64::new(0) })
+        let (n_fetches, ended) = Default::default();
+        Arc::new(Self { id, partitions: Mutex::new(partitions), n_fetches, ended })
     }
 
     fn post(&self, partition: &str, records: impl IntoIterator<Item = Record>) {
@@ -52,6 +55,13 @@ impl TestLog {
 
     fn forget_before(&self, partition: &str, start: u64) {
         self.partitions.lock().unwrap().get_mut(&of(partition)).unwrap().0 = Offset(start);
+    }
+
+    /// The topic of partition 0 was deleted and created again.
+    fn begin_anew_at(&self, partition: &str, start: u64) {
+        let ended = [(of(partition).topic, vec![Offset(start)])];
+        *self.ended.lock().unwrap() = Arc::new(ended.into());
+        self.forget_before(partition, start);
     }
 
     fn text(&self, partition: &str) -> Vec<u8> {
@@ -70,7 +80,7 @@ impl EventLog for TestLog {
         for partition in self.partitions.lock().unwrap().keys() {
             *topics.entry(partition.topic.clone()).or_default() += 1;
         }
-        Ok(LogDescription { id: self.id, topics })
+        Ok(LogDescription { id: self.id, topics, ended: self.ended.lock().unwrap().clone() })
     }
 
     async fn fetch(&self, p: &TopicPartition, from: Offset, max_bytes: usize) -> Result<Vec<StoredRecord>, LogError> {
@@ -557,6 +567,29 @@ async fn a_known_gap_is_passed_when_a_person_says_so() {
         .await;
     run(&mut landing).await.unwrap();
     assert_eq!(starts(&store, "t-0").await, [7, 8]);
+}
+
+#[tokio::test]
+async fn what_a_deletion_took_is_passed_and_told_and_what_was_trimmed_is_not() {
+    let (log, store, clock) = (TestLog::new(&["t-0"]), Store::in_memory(), Clock::default());
+    log.post("t-0", records(0..4));
+    let mut landing = lander(&log, &store, &config(2), &clock);
+    run(&mut landing).await.unwrap();
+    log.post("t-0", records(4..9));
+    log.begin_anew_at("t-0", 7);
+    // A running lander, and one that starts now and finds it noted.
+    let report = run(&mut landing).await.unwrap();
+    assert_eq!((report.get("n_records_gone"), report.get("n_records"), report.did_work), (3, 2, true));
+    assert!(report.notices[0].contains("t-0: the records [4, 7) were deleted"), "{:?}", report.notices);
+    assert_eq!(run(&mut lander(&log, &store, &config(2), &clock)).await.unwrap().notices, Vec::<String>::new());
+    assert_eq!(starts(&store, "t-0").await, [0, 2, 7]);
+
+    // The log may begin later still, as after a folder that was set back: that is for people to say.
+    log.post("t-0", records(9..20));
+    log.begin_anew_at("t-0", 11);
+    log.forget_before("t-0", 13);
+    let told = waiting(&mut landing).await.to_string();
+    assert!(told.contains("the records [11, 13) were trimmed before they were landed"), "{told}");
 }
 
 #[tokio::test]

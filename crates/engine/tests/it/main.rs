@@ -8,6 +8,7 @@ mod pipeline;
 mod random;
 
 mod cleaning;
+mod deleted;
 mod exactly_once;
 mod landing;
 mod layers;

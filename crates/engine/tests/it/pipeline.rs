@@ -5,21 +5,24 @@ use std::{
     fs,
     path::Path,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use engine::{
     batch::Batch,
     definitions::Definitions,
+    haste::Haste,
     landing::Landing,
     maintain::{Retain, Trim},
     serving::Serving,
     speed::Speed,
     store::Store,
     table::Tables,
+    taken::Taken,
 };
 use event_log::MemoryLog;
 use model::{
-    EventLog, Offset, Query, QueryError, Record, Report, Scope, Stop, Task, TopicChange, TopicPartition,
+    EventLog, Layers, Offset, Query, QueryError, Record, Report, Scope, Stop, Task, TopicChange, TopicPartition,
     config::Config,
     query::{Ask, RowFormat},
 };
@@ -148,6 +151,27 @@ impl Pipeline {
             definitions: self.definitions.clone(),
         };
         trim.run(&Stop::new()).await.unwrap()
+    }
+
+    /// Whether landing and the speed layer have taken a topic; it wakes nobody.
+    pub(crate) fn taken(&self) -> Taken {
+        Taken {
+            log: self.log.clone(),
+            landing: Some(Landing::new(self.log.clone(), self.landing.clone(), self.config.landing.clone())),
+            tables: Some(self.tables.clone()),
+            definitions: self.definitions.clone(),
+            haste: Haste::default(),
+            wake: Box::new(|| ()),
+        }
+    }
+
+    /// Deletes a topic as the doors do.
+    pub(crate) async fn delete(&self, topic: &str) {
+        self.land().await;
+        self.run_speed().await.unwrap();
+        let topic = topic.parse().unwrap();
+        let sum_of_ends = self.taken().take(&topic, Duration::ZERO).await.unwrap();
+        self.log.change_topic(&topic, TopicChange::DeleteUnlessGrown { sum_of_ends }).await.unwrap();
     }
 
     /// A serving layer that has looked at nothing yet.

@@ -27,10 +27,15 @@ enum Row {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Post { partition: u32, rows: Vec<Row> },
+    Post {
+        partition: u32,
+        rows: Vec<Row>,
+    },
     Batch,
     Speed,
     Trim,
+    /// Both topics, which go on with the next post.
+    Delete,
     Ask,
 }
 
@@ -59,6 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Batch),
         1 => Just(Step::Speed),
         1 => Just(Step::Trim),
+        1 => Just(Step::Delete),
         4 => Just(Step::Ask),
     ]
 }
@@ -101,6 +107,10 @@ async fn post(pipeline: &Pipeline, posted: &mut Posted, partition: u32, rows: im
     }
     for (topic, rows) in by_topic {
         let at = TopicPartition::new(topic.parse().unwrap(), partition);
+        if !pipeline.log.describe().await.unwrap().topics.contains_key(&at.topic) {
+            let create = TopicChange::Create { n_partitions: N_PARTITIONS };
+            pipeline.log.change_topic(&at.topic, create).await.unwrap();
+        }
         let records = rows.iter().map(|row| Record::of_value(row.value().to_string())).collect();
         let first = pipeline.log.append(&at, records).await.unwrap().start.0 as usize;
         posted.extend(rows.into_iter().enumerate().map(|(i, row)| ((row.topic(), partition, first + i), row)));
@@ -167,6 +177,13 @@ async fn all_steps_answer_as_expected(steps: Vec<Step>, max_recent_bytes: usize)
             }
             Step::Speed => drop(pipeline.run_speed().await.unwrap()),
             Step::Trim => drop(pipeline.trim().await),
+            Step::Delete => {
+                for topic in ["a.pin", "a.geo"] {
+                    if pipeline.log.describe().await.unwrap().topics.contains_key(topic) {
+                        pipeline.delete(topic).await;
+                    }
+                }
+            }
             Step::Ask => assert_eq!(answers(&serving, Scope::Merged).await, expected(&posted)),
         }
     }

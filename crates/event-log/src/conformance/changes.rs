@@ -21,6 +21,8 @@ where
     a_topic_grows_and_never_shrinks(&*fresh().await).await;
     a_deleted_topic_is_gone_and_no_other(&*fresh().await).await;
     no_offset_ever_names_two_records(&*fresh().await).await;
+    what_was_deleted_is_told(&*fresh().await).await;
+    a_topic_that_grew_is_not_deleted(&*fresh().await).await;
     every_change_moves(&*fresh().await).await;
     appenders_and_readers_bear_deletions(fresh().await).await;
 }
@@ -132,6 +134,57 @@ async fn no_offset_ever_names_two_records(log: &dyn EventLog) {
         assert_eq!(append(log, &of(p), numbered(2)).await.start, Offset(end));
         assert_eq!(read_all(log, &of(p), 100).await.len(), 2);
     }
+}
+
+async fn what_was_deleted_is_told(log: &dyn EventLog) {
+    let topic: TopicName = "told".parse().expect("a valid name");
+    let of = |p| TopicPartition::new(topic.clone(), p);
+    // The partitions that are there no more, and where the lives of 0 to 3 began.
+    let told = async || {
+        let described = log.describe().await.expect("a log can be described");
+        (described.deleted().collect::<Vec<_>>(), [0, 1, 2, 3].map(|p| described.begin(&of(p)).0))
+    };
+    change(log, &topic, create(3)).await;
+    append(log, &of(0), numbered(4)).await;
+    append(log, &of(2), numbered(6)).await;
+    assert_eq!(told().await, (vec![], [0; 4]));
+    change(log, &topic, TopicChange::Delete).await;
+    assert_eq!(told().await, (vec![of(0), of(2)], [4, 0, 6, 0]), "what never had a record is not missed");
+    change(log, &topic, create(1)).await;
+    append(log, &of(0), numbered(5)).await;
+    assert_eq!(told().await, (vec![of(2)], [4, 0, 6, 0]));
+    change(log, &topic, grow(4)).await;
+    assert_eq!(told().await, (vec![], [4, 0, 6, 0]));
+    change(log, &topic, TopicChange::Delete).await;
+    assert_eq!(told().await, (vec![of(0), of(2)], [9, 0, 6, 0]));
+}
+
+async fn a_topic_that_grew_is_not_deleted(log: &dyn EventLog) {
+    let first = topic(log, "growing", 2).await;
+    let second = TopicPartition::new(first.topic.clone(), 1);
+    append(log, &first, numbered(3)).await;
+    append(log, &second, numbered(4)).await;
+    log.trim(&first, Offset(2)).await.expect("a trim within the bounds succeeds");
+    for (sum_of_ends, is_all) in [(6, false), (8, false), (0, false), (7, true)] {
+        let deleted = log.change_topic(&first.topic, TopicChange::DeleteUnlessGrown { sum_of_ends }).await;
+        if is_all {
+            deleted.expect("all of it was known");
+            break;
+        }
+        assert!(matches!(&deleted, Err(LogError::TopicGrew(t)) if *t == first.topic), "{deleted:?}");
+        assert_eq!(read_all(log, &second, 100).await.len(), 4, "nothing is lost");
+    }
+    assert_eq!(n_partitions(log, &first.topic).await, None);
+    let gone = log.change_topic(&first.topic, TopicChange::DeleteUnlessGrown { sum_of_ends: 7 }).await;
+    assert!(matches!(gone, Err(LogError::UnknownTopic(_))), "{gone:?}");
+
+    // What is refused leaves a log that is written to as before, whoever appends meanwhile.
+    let again = topic(log, "growing", 2).await;
+    assert_eq!(append(log, &again, numbered(1)).await.start, Offset(3));
+    let refused = log.change_topic(&again.topic, TopicChange::DeleteUnlessGrown { sum_of_ends: 7 }).await;
+    assert!(matches!(refused, Err(LogError::TopicGrew(_))), "{refused:?}");
+    assert_eq!(append(log, &again, numbered(1)).await.start, Offset(4));
+    change(log, &again.topic, TopicChange::DeleteUnlessGrown { sum_of_ends: 9 }).await;
 }
 
 async fn every_change_moves(log: &dyn EventLog) {

@@ -13,7 +13,7 @@ use crate::{
     folders,
     mailbox::Refusal,
     meta::Meta,
-    topics::{Planned, plan},
+    topics::{Planned, check_ends, plan},
     writer::Writer,
 };
 
@@ -25,7 +25,7 @@ impl Inner {
         match plan(topic, change, meta.topics.get(topic).copied())? {
             Planned::Nothing => return Ok(()),
             Planned::Add(numbers) => self.add_partitions(meta, topic, numbers)?,
-            Planned::Delete => self.delete_topic(meta, topic)?,
+            Planned::Delete { sum_of_ends } => self.delete_topic(meta, topic, sum_of_ends)?,
         }
         self.moved.send_modify(|n| *n += 1);
         Ok(())
@@ -56,12 +56,14 @@ impl Inner {
 
     /// The writers stop, so that it is settled where the offsets end; the name goes; the folders
     /// go. While it is not known whether the name went, nothing is appended.
-    fn delete_topic(&self, meta: &mut Meta, topic: &TopicName) -> Result<(), LogError> {
+    fn delete_topic(&self, meta: &mut Meta, topic: &TopicName, sum_of_ends: Option<u64>) -> Result<(), LogError> {
         let partitions = self.shown().topics.get(topic).cloned().unwrap_or_default();
         // Asked all at once, so that they finish side by side what they have.
         let leaving: Vec<_> = partitions.iter().map(|open| open.mailbox.take_writer()).collect();
         let writers: Vec<_> = leaving.into_iter().map(|left| left.blocking_recv().ok()).collect();
-        match self.forget_topic(meta, topic, &partitions) {
+        let ends: Vec<Offset> = partitions.iter().map(|open| open.partition.end()).collect();
+        let forgotten = check_ends(topic, &ends, sum_of_ends).and_then(|()| self.forget_topic(meta, topic, &ends));
+        match forgotten {
             Ok(()) => {}
             Err(e @ LogError::Unavailable { outcome_unknown: true, .. }) => {
                 refuse(&partitions, &Refusal::Unavailable(HALF_DELETED));
@@ -72,7 +74,10 @@ impl Inner {
                 return Err(e);
             }
         }
-        self.change_shown().topics.remove(topic);
+        let mut shown = self.change_shown();
+        shown.topics.remove(topic);
+        shown.ended = meta.ended.clone();
+        drop(shown);
         for open in &partitions {
             open.partition.end_with_topic();
         }
@@ -83,10 +88,9 @@ impl Inner {
     }
 
     /// Takes the topic out of `meta.json`.
-    fn forget_topic(&self, meta: &mut Meta, topic: &TopicName, partitions: &[Open]) -> Result<(), LogError> {
+    fn forget_topic(&self, meta: &mut Meta, topic: &TopicName, ends: &[Offset]) -> Result<(), LogError> {
         let fs = &*self.files.fs;
-        let ends: Vec<Offset> = partitions.iter().map(|open| open.partition.end()).collect();
-        let after = meta.without_topic(topic, &ends)?;
+        let after = meta.without_topic(topic, ends)?;
         let failed = |e: io::Error, outcome_unknown| LogError::Unavailable {
             reason: format!("cannot delete topic {topic}: {e}"),
             outcome_unknown,

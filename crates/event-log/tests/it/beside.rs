@@ -109,7 +109,7 @@ async fn a_reader_beside_the_owner_bears_topics_that_come_and_go() {
     let at_end = Bounds { start: Offset(3000), end: Offset(3000) };
     assert_eq!(beside.bounds(&t).await.unwrap(), at_end, "only meta.json knows where an empty partition begins");
     let report = inspect::describe(dir.path(), Depth::Verify).unwrap();
-    assert_eq!(report.ended, [(t.topic.clone(), vec![Offset(3000)])].into());
+    assert_eq!(*report.ended, [(t.topic.clone(), vec![Offset(3000)])].into());
     assert_eq!(report.partitions[0].bounds, at_end);
 }
 

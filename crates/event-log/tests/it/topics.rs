@@ -61,7 +61,7 @@ impl Known {
     fn settle(&mut self) {
         let Some((topic, change)) = self.doubt.take() else { return };
         match change {
-            TopicChange::Delete => {
+            TopicChange::Delete | TopicChange::DeleteUnlessGrown { .. } => {
                 self.topics.remove(&topic);
                 for (_, life) in self.lives.iter_mut().filter(|(id, _)| id.topic == topic) {
                     life.0 = life.1;

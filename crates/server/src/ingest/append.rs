@@ -9,7 +9,7 @@ use model::{
     partitioner::partition_of_key,
 };
 
-use super::topics::Topic;
+use super::topics::{Topic, Topics};
 
 /// A record, and the partition that its producer names.
 pub(super) struct Addressed {
@@ -41,11 +41,11 @@ pub(super) struct Append {
 }
 
 /// Partitions that producers name must exist; `records` must not be empty.
-pub(super) async fn append(log: &dyn EventLog, topic: &Topic, records: Vec<Addressed>) -> Appended {
+pub(super) async fn append(log: &dyn EventLog, topics: &Topics, topic: &Topic, records: Vec<Addressed>) -> Appended {
     let Shares { shares, places } = Shares::of(topic, records);
     let appends = match <[Share; 1]>::try_from(shares) {
-        Ok([share]) => vec![share.append(log, &topic.name).await],
-        Err(shares) => join_all(shares.into_iter().map(|share| share.append(log, &topic.name))).await,
+        Ok([share]) => vec![share.append(log, topics, &topic.name).await],
+        Err(shares) => join_all(shares.into_iter().map(|share| share.append(log, topics, &topic.name))).await,
     };
     Appended { at: None, appends, places }
 }
@@ -153,11 +153,14 @@ impl Shares {
 }
 
 impl Share {
-    async fn append(self, log: &dyn EventLog, topic: &TopicName) -> Append {
+    async fn append(self, log: &dyn EventLog, topics: &Topics, topic: &TopicName) -> Append {
         let n_records = self.records.len();
         let size_bytes = self.records.iter().map(Record::size_bytes).sum();
         let partition = TopicPartition::new(topic.clone(), self.partition);
-        let outcome = log.append(&partition, self.records).await;
+        let outcome = match topics.check_stays(topic) {
+            Ok(()) => log.append(&partition, self.records).await,
+            Err(e) => Err(e),
+        };
         Append { partition: self.partition, n_records, size_bytes, outcome }
     }
 }

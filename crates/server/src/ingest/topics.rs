@@ -5,6 +5,8 @@
 //! (`Topics::change`), a topic that the log no longer knows is forgotten when an append says so, and
 //! before a partition is said not to be there, the log is asked. Internal topics are not there for
 //! producers.
+//!
+//! A topic is deleted once the layers have taken all that was acknowledged in it (`Ending`).
 
 use std::{
     collections::HashMap,
@@ -12,10 +14,12 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
+    time::{Duration, Instant},
 };
 
 use model::{
-    EventLog, LogDescription, LogError, TopicChange, TopicName, config::IngestConfig, position::InvalidTopicName,
+    EventLog, Layers, LogDescription, LogError, TopicChange, TopicName, config::IngestConfig,
+    position::InvalidTopicName,
 };
 use tokio::sync::Mutex;
 use tracing::info;
@@ -47,14 +51,18 @@ pub(super) struct Topics {
     known: RwLock<HashMap<TopicName, Arc<Topic>>>,
     /// Held while a topic is created, so that `max_topics` is kept.
     creating: Mutex<()>,
+    layers: Option<Arc<dyn Layers>>,
+    /// Topics that are about to be deleted, once for each that deletes them: nothing is appended there.
+    ending: RwLock<Vec<TopicName>>,
     /// The keys of requests go with their topic.
     window: Arc<Window>,
 }
 
 impl Topics {
-    pub(super) fn new(log: Arc<dyn EventLog>, config: IngestConfig) -> Self {
+    pub(super) fn new(log: Arc<dyn EventLog>, layers: Option<Arc<dyn Layers>>, config: IngestConfig) -> Self {
         let window = Arc::new(Window::new(&config));
-        Self { log, config, known: RwLock::default(), creating: Mutex::default(), window }
+        let (known, creating, ending) = Default::default();
+        Self { log, config, known, creating, layers, ending, window }
     }
 
     /// The topic, None where there is none.
@@ -156,11 +164,29 @@ impl Topics {
         }
     }
 
+    /// Begins to delete a topic. As long as what is given back lives, nothing more is appended to it.
+    pub(super) fn end(self: &Arc<Self>, name: &TopicName) -> Ending {
+        self.ending.write().unwrap_or_else(PoisonError::into_inner).push(name.clone());
+        let patience = Duration::from_millis(self.config.delete_timeout_ms);
+        Ending { topics: self.clone(), name: name.clone(), deadline: Instant::now() + patience }
+    }
+
+    /// Refuses what is appended to a topic that is about to be deleted. Who tries again soon finds it
+    /// deleted, or as it was.
+    pub(super) fn check_stays(&self, name: &TopicName) -> Result<(), LogError> {
+        let ending = self.ending.read().unwrap_or_else(PoisonError::into_inner);
+        match ending.contains(name) {
+            true => Err(LogError::unavailable(format!("topic {name} is being deleted"))),
+            false => Ok(()),
+        }
+    }
+
     /// Changes the topic in the log, and no longer counts on what was known of it.
     pub(super) async fn change(&self, name: &TopicName, change: TopicChange) -> Result<(), LogError> {
         let changed = self.log.change_topic(name, change).await;
         self.forget(name);
-        if change == TopicChange::Delete {
+        let is_deletion = matches!(change, TopicChange::Delete | TopicChange::DeleteUnlessGrown { .. });
+        if is_deletion && !matches!(changed, Err(LogError::TopicGrew(_))) {
             self.window.forget(name);
         }
         changed
@@ -198,6 +224,40 @@ impl Topics {
             *topic = Arc::new(Topic::new(name.clone(), n_partitions));
         }
         Some(topic.clone())
+    }
+}
+
+/// A topic that is about to be deleted.
+pub(super) struct Ending {
+    topics: Arc<Topics>,
+    name: TopicName,
+    deadline: Instant,
+}
+
+impl Ending {
+    /// How it is deleted, once the layers have taken all that is acknowledged. What was on its way
+    /// when the deletion began may still come: then the change is refused as `TopicGrew`, and this is
+    /// asked again.
+    pub(super) async fn settle(&self) -> Result<TopicChange, KafkaError> {
+        let Some(layers) = &self.topics.layers else { return Ok(TopicChange::Delete) };
+        let patience = self.deadline.saturating_duration_since(Instant::now());
+        let taken = layers.take(&self.name, patience).await;
+        let sum_of_ends = taken.map_err(|behind| {
+            KafkaError::topic_in_use(format!(
+                "Topic {} was not deleted: its records would be lost to the views. {behind}. Try again in a moment.",
+                self.name
+            ))
+        })?;
+        Ok(TopicChange::DeleteUnlessGrown { sum_of_ends })
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let mut ending = self.topics.ending.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = ending.iter().position(|name| *name == self.name) {
+            ending.swap_remove(at);
+        }
     }
 }
 

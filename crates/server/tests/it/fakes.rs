@@ -11,8 +11,8 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use model::{
-    Answer, Bounds, Dedup, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Query, QueryError, Record,
-    Scope, StoredRecord, StreamDef, TopicChange, TopicName, TopicPartition, ViewDef,
+    Answer, Bounds, Dedup, Ended, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Query, QueryError,
+    Record, Scope, StoredRecord, StreamDef, TopicChange, TopicName, TopicPartition, ViewDef,
     config::Config,
     query::{Ask, Boundary, RowFormat},
 };
@@ -44,7 +44,7 @@ impl EventLog for CountingLog {
     async fn describe(&self) -> Result<LogDescription, LogError> {
         let ends = self.ends.lock().expect("no test panics with the lock");
         let topics = ends.iter().map(|(topic, ends)| (topic.clone(), ends.len() as u32)).collect();
-        Ok(LogDescription { id: LogId { epoch: 3, ..LogId::NONE }, topics })
+        Ok(LogDescription { id: LogId { epoch: 3, ..LogId::NONE }, topics, ended: Ended::default() })
     }
 
     async fn change_topic(&self, topic: &TopicName, change: TopicChange) -> Result<(), LogError> {
@@ -56,7 +56,7 @@ impl EventLog for CountingLog {
             TopicChange::Create { n_partitions } | TopicChange::Grow { n_partitions } => {
                 ends.entry(topic.clone()).or_default().resize(n_partitions as usize, 0);
             }
-            TopicChange::Delete => drop(ends.remove(topic)),
+            TopicChange::Delete | TopicChange::DeleteUnlessGrown { .. } => drop(ends.remove(topic)),
         }
         Ok(())
     }
@@ -169,6 +169,7 @@ pub(crate) fn streams() -> Arc<[StreamDef]> {
 pub(crate) fn services(log: Arc<CountingLog>, query: Option<Arc<dyn Query>>, tasks: Handle) -> Services {
     Services {
         log,
+        layers: None,
         query,
         ingest: true,
         auth: Arc::new(Auth::off()),

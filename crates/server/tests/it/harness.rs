@@ -13,8 +13,8 @@ use std::{
 
 use async_trait::async_trait;
 use model::{
-    Bounds, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, Stop, StoredRecord, TopicChange,
-    TopicName, TopicPartition,
+    Bounds, Ended, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, Stop, StoredRecord,
+    TopicChange, TopicName, TopicPartition,
     config::{Config, DriverConfig},
 };
 use server::{Services, auth::Auth, listener, metrics::Metrics, orchestrator::Driver, router};
@@ -95,7 +95,7 @@ impl EventLog for TestLog {
     async fn describe(&self) -> Result<LogDescription, LogError> {
         let topics = self.topics.lock().unwrap();
         let topics = topics.iter().map(|(name, partitions)| (name.clone(), partitions.len() as u32)).collect();
-        Ok(LogDescription { id: LogId::NONE, topics })
+        Ok(LogDescription { id: LogId::NONE, topics, ended: Ended::default() })
     }
 
     async fn change_topic(&self, topic: &TopicName, change: TopicChange) -> Result<(), LogError> {
@@ -107,7 +107,7 @@ impl EventLog for TestLog {
             TopicChange::Create { n_partitions } | TopicChange::Grow { n_partitions } => {
                 topics.entry(topic.clone()).or_default().resize(n_partitions as usize, Vec::new());
             }
-            TopicChange::Delete => drop(topics.remove(topic)),
+            TopicChange::Delete | TopicChange::DeleteUnlessGrown { .. } => drop(topics.remove(topic)),
         }
         Ok(())
     }
@@ -222,6 +222,7 @@ pub(crate) fn services(log: Arc<impl EventLog + 'static>, config: Config) -> Ser
     Services {
         tasks: handle(&config.driver, &*log, metrics.clone()),
         log,
+        layers: None,
         query: None,
         ingest: true,
         auth: Arc::new(Auth::open(&config.auth).unwrap()),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::{Router, body::Body};
 use http::{Request, header};
-use model::{EventLog, Record, Stop, TopicChange, TopicPartition, config::Config};
-use server::router;
+use model::{EventLog, Layers, Record, Stop, TopicChange, TopicPartition, config::Config};
+use server::{Services, router};
 use tower::ServiceExt;
 
 use crate::harness::services;
@@ -30,6 +30,12 @@ impl Node {
         let mut config = Config::defaults();
         change(&mut config);
         Self { router: router::router(services(log.clone(), config), Stop::new()) }
+    }
+
+    /// One that deletes a topic when these have taken it.
+    pub(crate) fn with_layers(log: &Arc<impl EventLog + 'static>, layers: Arc<dyn Layers>) -> Self {
+        let services = Services { layers: Some(layers), ..services(log.clone(), Config::defaults()) };
+        Self { router: router::router(services, Stop::new()) }
     }
 
     pub(crate) fn stopped_by(log: &Arc<impl EventLog + 'static>, stop: &Stop) -> Self {

@@ -119,6 +119,7 @@ impl From<KafkaError> for KinesisError {
     fn from(error: KafkaError) -> Self {
         let name = match error.status {
             _ if error.reason == "invalid_topic" => "LimitExceededException",
+            _ if error.reason == "topic_in_use" => return Self::in_use(error.message),
             StatusCode::FORBIDDEN => "AccessDeniedException",
             StatusCode::REQUEST_TIMEOUT => "RequestTimeoutException",
             StatusCode::PAYLOAD_TOO_LARGE => "RequestEntityTooLargeException",

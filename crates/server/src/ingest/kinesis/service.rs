@@ -262,23 +262,28 @@ impl Kinesis {
         Ok(created.ok().flatten())
     }
 
-    /// Deletes the topic and its stream, once no put is under way.
+    /// Deletes the topic and its stream, once the layers have taken all of it and no put is under way.
     pub(super) async fn delete(self: &Arc<Self>, name: &str, id: Uuid) -> Result<(), KinesisError> {
         let handle = self.handle(name)?;
         let (this, name) = (self.clone(), name.to_owned());
         // Not to be left half done when the client goes away.
         let deleting = tokio::spawn(async move {
-            // In this order everywhere.
-            let _changing = handle.changing.write().await;
-            let _creating = this.creating.lock().await;
-            match this.topics.change(&handle.topic, TopicChange::Delete).await {
-                Ok(()) | Err(LogError::UnknownTopic(_)) => {}
-                Err(e) => return Err(KinesisError::of_log(&e)),
+            let ending = this.topics.end(&handle.topic);
+            loop {
+                let delete = ending.settle().await?;
+                // In this order everywhere.
+                let _changing = handle.changing.write().await;
+                let _creating = this.creating.lock().await;
+                match this.topics.change(&handle.topic, delete).await {
+                    Ok(()) | Err(LogError::UnknownTopic(_)) => {}
+                    Err(LogError::TopicGrew(_)) => continue,
+                    Err(e) => return Err(KinesisError::of_log(&e)),
+                }
+                this.forget(&name);
+                this.submit(Command::Change { name: name.clone(), id, change: Change::Delete }).await?.ok();
+                info!(stream = name, "deleted stream {name}");
+                return Ok(());
             }
-            this.forget(&name);
-            this.submit(Command::Change { name: name.clone(), id, change: Change::Delete }).await?.ok();
-            info!(stream = name, "deleted stream {name}");
-            Ok(())
         });
         deleting.await.unwrap_or_else(|_| Err(KinesisError::internal()))
     }

@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
-use model::{TopicChange, TopicName, position::InvalidTopicName};
+use model::{LogError, TopicChange, TopicName, position::InvalidTopicName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -135,7 +135,7 @@ pub(super) async fn delete(
         let (mut head, _) = request.into_parts();
         doors.check_origin(&mut head).await?;
         let (_, (topic, _)) = doors.topic_of(path, &head.headers).await?;
-        doors.topics.change(&topic, TopicChange::Delete).await.map_err(|e| KafkaError::of_log(&e))
+        doors.delete_topic(&topic).await
     };
     done(delete.await)
 }
@@ -310,6 +310,17 @@ impl Doors {
         let change = TopicChange::Grow { n_partitions: wanted };
         self.topics.change(&topic, change).await.map_err(|e| KafkaError::of_log(&e))?;
         Ok(cluster.topic(&topic, wanted))
+    }
+
+    /// With the producers' last records, which the layers take before.
+    async fn delete_topic(&self, topic: &TopicName) -> Result<(), KafkaError> {
+        let ending = self.topics.end(topic);
+        loop {
+            match self.topics.change(topic, ending.settle().await?).await {
+                Err(LogError::TopicGrew(_)) => {}
+                changed => return changed.map_err(|e| KafkaError::of_log(&e)),
+            }
+        }
     }
 
     fn setting(&self, topic: &TopicName, name: &str) -> Result<(&'static str, String), KafkaError> {
