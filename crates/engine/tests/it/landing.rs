@@ -612,7 +612,8 @@ async fn a_landing_folder_belongs_to_one_log() {
     }
     // A later epoch of the same log is the same log.
     let id = LogId { epoch: 7, ..log.id };
-    let later = Arc::new(TestLog { id, partitions: Mutex::default(), n_fetches: AtomicU64::new(0) });
+    let later =
+        Arc::new(TestLog { id, ended: Default::default(), partitions: Mutex::default(), n_fetches: AtomicU64::new(0) });
     run(&mut lander(&later, &written, &config(1), &clock)).await.unwrap();
 }
 
