@@ -10,6 +10,7 @@ mod api;
 pub(crate) mod auth;
 mod bench_requests;
 mod consumers;
+mod fuzz;
 mod gateway;
 mod hostile;
 mod idempotency;
