@@ -29,7 +29,7 @@ enum Claim {
     KafkaFormat(Product),
     /// Eight times more clients than can be served, and clients that only want room.
     Overload(overload::Arguments),
-    /// Whatever a fuzzer makes up for each reader of foreign bytes (needs a nightly compiler and cargo-fuzz).
+    /// Whatever a fuzzer makes up for each reader of foreign bytes (needs rustup, for a nightly compiler).
     Fuzz(fuzz::Arguments),
     /// A process that is killed under load loses no record that it acknowledged.
     LogKill(Volume),

@@ -1,17 +1,18 @@
 //! Runs every fuzz target for so long, from the seeds that are kept. What it finds on the way stays in
-//! the cache, so that the next run goes on from there; a crash is shown with its input.
+//! the cache, so that the next run goes on from there; a crash is shown with its input. The fuzzer and its
+//! compiler are installed by the first run.
 
 use std::{
     fs,
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
-use crate::workspace;
+use crate::{cache, process, workspace};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -23,6 +24,8 @@ pub(crate) struct Arguments {
     target: Option<String>,
 }
 
+/// Names the fuzzer's crate and its version in one line.
+const LIST: &str = "fuzz/cargo-fuzz.txt";
 /// An input for which a target takes longer, or more memory, is a crash. By the wall clock: on a busy
 /// machine a target may not run for seconds.
 const INPUT_SECONDS: u64 = 60;
@@ -37,9 +40,10 @@ pub(super) fn prove(arguments: &Arguments) -> Result<()> {
         .filter(|target| arguments.target.as_ref().is_none_or(|only| only == target))
         .collect();
     ensure!(!targets.is_empty(), "there is no such target below {}", folder.display());
+    let fuzzer = fuzzer()?;
     let mut figures = Vec::new();
     for target in &targets {
-        let n_executions = run(&folder, target, arguments.seconds)?;
+        let n_executions = run(&fuzzer, &folder, target, arguments.seconds)?;
         println!("{target}: {n_executions} executions, no crash");
         figures.push(format!("{target} {n_executions}"));
     }
@@ -65,12 +69,23 @@ fn targets(folder: &Path) -> Result<Vec<String>> {
     Ok(targets)
 }
 
-fn run(folder: &Path, target: &str, seconds: u64) -> Result<u64> {
+/// cargo-fuzz, built for a minute if it is not there yet.
+fn fuzzer() -> Result<PathBuf> {
+    let install = |folder: &Path, list: &Path| {
+        let text = fs::read_to_string(list)?;
+        let line = text.lines().find(|line| !line.starts_with('#')).and_then(|line| line.split_once(' '));
+        let (name, version) = line.with_context(|| format!("{LIST} names no crate and its version"))?;
+        process::run(workspace::cargo().args(["install", name, "--version", version, "--locked", "--root"]).arg(folder))
+    };
+    Ok(cache::prepared("cargo-fuzz", LIST, install)?.join("bin/cargo-fuzz"))
+}
+
+fn run(fuzzer: &Path, folder: &Path, target: &str, seconds: u64) -> Result<u64> {
     let found = workspace::cache_folder()?.join("fuzz").join(target);
     fs::create_dir_all(&found).with_context(|| format!("create {}", found.display()))?;
     // The compiler that runs this is the stable one, which has no sanitizers.
     let mut command = Command::new("rustup");
-    command.current_dir(folder).args(["run", "nightly", "cargo", "fuzz", "run", target]).arg(&found);
+    command.current_dir(folder).args(["run", "--install", "nightly"]).arg(fuzzer).args(["run", target]).arg(&found);
     command.arg(folder.join("corpus").join(target)).arg("--").args([
         format!("-max_total_time={seconds}"),
         format!("-timeout={INPUT_SECONDS}"),
@@ -118,7 +133,7 @@ mod tests {
     fn every_target_has_seeds() {
         let folder = workspace::root().join("fuzz");
         let targets = targets(&folder).expect("the folder is part of the project");
-        assert!(targets.len() >= 5);
+        assert!(targets.len() >= 11);
         for target in targets {
             assert!(
                 fs::read_dir(folder.join("corpus").join(&target)).is_ok_and(|mut seeds| seeds.next().is_some()),

@@ -299,9 +299,14 @@ impl Doors {
         once: Option<&Once>,
     ) -> Response {
         let caller = Caller::new(who, Action::of_kinesis(action));
+        let media_type = HeaderValue::from_static("application/json");
         match self.perform(caller, Format::Json, action, &body, &mut permit, once).await {
-            Ok(reply) => reply.into_response(HeaderValue::from_static("application/json")),
-            Err(error) => refused(self, Refusal::Exception(Format::Json, error)),
+            Ok(reply) => reply.into_response(media_type),
+            Err(error) => {
+                let mut response = refused(self, Refusal::Exception(Format::Json, error));
+                response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+                response
+            }
         }
     }
 

@@ -67,6 +67,7 @@ async fn behind_the_gateway_is_kinesis() {
     assert_eq!((again.status, again.json()["__type"].as_str()), (400, Some("ResourceInUseException")));
     let missing = node.ask("PUT", "/streams/none/record", &json, r#"{"Data":1,"PartitionKey":"a"}"#).await;
     assert_eq!((missing.status, missing.json()["__type"].as_str()), (400, Some("ResourceNotFoundException")));
+    assert_eq!(missing.media_type, "application/json");
     let keyless = node.ask("PUT", &at("/record"), &json, r#"{"Data":1}"#).await;
     assert_eq!((keyless.status, keyless.json()["__type"].as_str()), (400, Some("ValidationException")));
     assert_eq!(node.delete(&at("")).await.status, 200);

@@ -11,6 +11,7 @@ pub(crate) mod auth;
 mod bench_requests;
 mod consumers;
 mod deletion;
+mod fuzz;
 mod gateway;
 mod hostile;
 mod idempotency;

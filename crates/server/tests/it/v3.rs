@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use event_log::MemoryLog;
+use futures::StreamExt;
 use model::EventLog;
 use serde_json::{Value, json};
 
@@ -310,6 +312,12 @@ async fn what_is_wrong_in_a_stream_is_told_in_its_place() {
             true,
         ),
         (r#"{"timestamp":"x"}"#, 400, "timestamp is not an RFC 3339 time (was \"x\")".to_owned(), true),
+        (
+            r#"{"timestamp":253402300800000}"#,
+            400,
+            "timestamp is not an RFC 3339 time (was 253402300800000)".to_owned(),
+            true,
+        ),
         (r#"{"headers":1}"#, 400, "headers: invalid type: integer `1`, expected a sequence".to_owned(), true),
         (r#"{"value":}"#, 400, "value: expected value at line 1 column 10".to_owned(), false),
         (r#"[1]"#, 400, "an object was expected: {\"value\": …}".to_owned(), false),
@@ -378,6 +386,27 @@ async fn a_stream_that_is_too_large_ends_with_its_receipt_and_its_connection() {
     assert_eq!(client.head().await.status, 200);
     let rest = client.rest().await;
     assert!(rest.contains("\"offset\":0,") && rest.contains("\"error_code\":413"), "{rest}");
+}
+
+#[tokio::test]
+async fn space_before_and_between_objects_takes_no_room() {
+    let (log, cluster) = log_with("a", 1).await;
+    let node = Node::on(&log, |config| {
+        config.ingest.max_body_bytes = 1 << 20;
+        config.ingest.max_inflight_bytes = 8 << 20;
+    });
+    let object = json!({ "value": { "type": "JSON", "data": 1 } }).to_string();
+    let space = || vec![" ".repeat(64 << 10); 400];
+    let pieces = [space(), vec![object.clone()], space(), vec![object]].concat();
+    let body = futures::stream::iter(pieces).then(async |piece| {
+        // As from a connection: not all at once.
+        tokio::task::yield_now().await;
+        Ok::<_, std::convert::Infallible>(piece)
+    });
+    let path = format!("{cluster}/topics/a/records");
+    let said = node.ask("POST", &path, &[("content-type", PLAIN)], Body::from_stream(body)).await;
+    let codes: Vec<Value> = receipts(&said).into_iter().map(|receipt| receipt["error_code"].clone()).collect();
+    assert_eq!((said.status, codes), (200, vec![json!(200), json!(200)]), "{said:?}");
 }
 
 #[tokio::test]

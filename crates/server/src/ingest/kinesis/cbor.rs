@@ -9,6 +9,7 @@ use super::value::Value;
 
 /// Nested deeper than any request of the service.
 const MAX_DEPTH: usize = 16;
+const NULL: u8 = 0xf6;
 
 /// Not CBOR, cut off, or nested too deep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +72,13 @@ impl<'b> Reader<'b> {
             Cow::Borrowed(bytes) => std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| Malformed),
             Cow::Owned(bytes) => String::from_utf8(bytes).map(Cow::Owned).map_err(|_| Malformed),
         }
+    }
+
+    /// Whether null comes next; then it was passed over.
+    pub(super) fn null(&mut self) -> bool {
+        let is_null = self.body.get(self.at) == Some(&NULL);
+        self.at += usize::from(is_null);
+        is_null
     }
 
     /// The members of a map, one by one; `read` must read the value. False where there is no map,

@@ -84,6 +84,7 @@ impl<'b> PutBody<'b> {
                 "StreamName" => put.stream_name = text(reader, fault)?,
                 "StreamARN" => put.stream_arn = text(reader, fault)?,
                 "SequenceNumberForOrdering" => put.ordering = text(reader, fault)?,
+                "Records" if reader.null() => put.records = None,
                 "Records" => put.records = Some(entries(reader, fault)?),
                 name => put.record.member(name, reader, fault)?,
             }
@@ -319,6 +320,24 @@ mod tests {
         body.extend([0xa0; 600]);
         let records = PutBody::parse(Format::Cbor, &body).unwrap().records.unwrap();
         assert_eq!((records.n, records.kept.len()), (600, MAX_ENTRIES));
+    }
+
+    #[test]
+    fn null_is_nothing_in_both_formats() {
+        let members = ["StreamName", "Records", "Data", "PartitionKey"];
+        let json = members.map(|name| format!(r#""{name}":null"#)).join(",");
+        let mut cbor = vec![0xbf];
+        for name in members {
+            cbor.push(0x60 | name.len() as u8);
+            cbor.extend(name.as_bytes());
+            cbor.push(0xf6);
+        }
+        cbor.push(0xff);
+        for (format, body) in [(Format::Json, format!("{{{json}}}").into_bytes()), (Format::Cbor, cbor)] {
+            let put = PutBody::parse(format, &body).unwrap();
+            assert!(put.stream_name.is_none() && put.records.is_none(), "{format:?}");
+            assert!(put.record.data.is_none() && put.record.partition_key.is_none(), "{format:?}");
+        }
     }
 
     #[test]

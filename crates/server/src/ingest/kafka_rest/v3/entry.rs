@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt::Write};
 
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat};
+use chrono::{DateTime, Datelike, SecondsFormat};
 use model::{Offset, Record, Timestamp, TopicName, config::IngestConfig};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
@@ -118,7 +118,7 @@ pub(super) fn read(
     let (key, key_bytes) = data("key", raw.key, &mut compactor)?;
     let (value, value_bytes) = data("value", raw.value, &mut compactor)?;
     let timestamp = raw.timestamp.map_or(Ok(now), |json| {
-        timestamp_of(json.get()).ok_or_else(|| {
+        timestamp_of(json.get()).filter(|time| can_be_told(*time)).ok_or_else(|| {
             let json = shortened(json.get()).into_owned();
             KafkaError::bad_request(format!("timestamp is not an RFC 3339 time (was {json})"))
         })
@@ -139,6 +139,11 @@ pub(super) fn read(
     });
     let addressed = Addressed { partition: partition.transpose()?, record };
     Ok(Entry { id: raw.id.map(Cow::into_owned), addressed, key, value })
+}
+
+/// Whether the receipt has words for it: RFC 3339 has four digits for the year.
+fn can_be_told(time: Timestamp) -> bool {
+    DateTime::from_timestamp_millis(time.0).is_some_and(|time| (0..=9999).contains(&time.year()))
 }
 
 type Told = Option<(Kind, usize)>;

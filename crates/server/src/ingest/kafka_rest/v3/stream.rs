@@ -161,6 +161,11 @@ impl Producing {
 
     /// Whether more has come; what comes at the same time is taken with it.
     async fn receive(&mut self) -> Result<bool, KafkaError> {
+        // Space between objects is let go of: a client may send nothing else, to stay connected.
+        self.objects.skip_blank();
+        if self.objects.len() == 0 {
+            self.give_room_back();
+        }
         let idle = Duration::from_millis(self.doors.services.config.server.body_timeout_ms);
         let deadline = self.ends_at.min(Instant::now() + idle);
         let stop = self.doors.stop.clone();
@@ -269,6 +274,14 @@ impl Objects {
         self.buffer.extend_from_slice(data);
     }
 
+    /// Takes away what stands before the next object.
+    fn skip_blank(&mut self) {
+        if self.depth == 0 {
+            let n_blank = self.buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+            self.buffer.advance(n_blank);
+        }
+    }
+
     /// All objects that are there whole, and what is wrong behind them.
     fn take_whole(&mut self) -> (Vec<Bytes>, Option<KafkaError>) {
         let mut objects = Vec::new();
@@ -282,9 +295,8 @@ impl Objects {
     }
 
     fn next(&mut self) -> Result<Option<Bytes>, KafkaError> {
+        self.skip_blank();
         if self.depth == 0 {
-            let n_blank = self.buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-            self.buffer.advance(n_blank);
             match self.buffer.first() {
                 None => return Ok(None),
                 Some(b'{') => (self.at, self.depth) = (1, 1),
