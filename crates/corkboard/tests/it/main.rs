@@ -25,6 +25,8 @@ mod delta;
 
 mod emulate;
 
+mod exposure;
+
 mod generated;
 
 mod golden;
