@@ -54,6 +54,7 @@ impl Door {
     pub(super) fn over(log: Arc<MemoryLog>) -> Self {
         let services = Services {
             log: log.clone(),
+            layers: None,
             query: None,
             ingest: true,
             auth: Arc::new(Auth::off()),

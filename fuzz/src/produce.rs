@@ -11,7 +11,7 @@ use axum::{Router, body::Body};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use model::{
-    Bounds, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, Stop, StoredRecord, TopicChange,
+    Bounds, Ended, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, Stop, StoredRecord, TopicChange,
     TopicName, TopicPartition, config::Config,
 };
 use serde_json::Value;
@@ -35,7 +35,8 @@ impl LastAppends {
 impl EventLog for LastAppends {
     async fn describe(&self) -> Result<LogDescription, LogError> {
         let topic: TopicName = "pin".parse().expect("a name");
-        Ok(LogDescription { id: LogId::NONE, topics: BTreeMap::from([(topic, N_PARTITIONS)]) })
+        let topics = BTreeMap::from([(topic, N_PARTITIONS)]);
+        Ok(LogDescription { id: LogId::NONE, topics, ended: Ended::default() })
     }
 
     async fn change_topic(&self, topic: &TopicName, _: TopicChange) -> Result<(), LogError> {
@@ -81,6 +82,7 @@ static DOOR: LazyLock<Door> = LazyLock::new(|| {
         config.ingest.strict = strict;
         let services = Services {
             log: log.clone(),
+            layers: None,
             query: None,
             ingest: true,
             auth: Arc::new(Auth::off()),

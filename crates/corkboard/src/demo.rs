@@ -21,7 +21,7 @@ use model::{
 use crate::{
     app::{App, Role},
     data::DataFolder,
-    emulate::{self, EmulateArgs, Live, Summary},
+    emulate::{self, EmulateArgs, Live, Summary, api_key::ApiKey},
     show::{self, Row},
     shutdown::Shutdown,
 };
@@ -54,6 +54,7 @@ pub async fn run(args: DemoArgs, mut config: Config, folder: Option<&Path>, shut
         Some(folder) => folder.to_owned(),
         None => tempfile::Builder::new().prefix("corkboard-demo-").tempdir().context("a temporary folder")?.keep(),
     };
+    let api_key = ApiKey::from_environment()?;
     let every = ScheduleConfig { every_ms: Some(BATCH_EVERY_MS), ..ScheduleConfig::default() };
     config.tasks.insert("batch".to_owned(), every);
     config.landing.rotate_interval_ms = config.landing.rotate_interval_ms.min(ROTATE_INTERVAL_MS);
@@ -70,6 +71,7 @@ pub async fn run(args: DemoArgs, mut config: Config, folder: Option<&Path>, shut
     options.rate = args.rate;
     options.connections = 4;
     options.batch = 10;
+    options.api_key = api_key;
     let live = Arc::new(Live::default());
     let posting_stop = Stop::new();
     let mut posting = tokio::spawn(emulate::run(options, posting_stop.clone(), live.clone()));

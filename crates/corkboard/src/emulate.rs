@@ -2,7 +2,8 @@
 //! at a time to as many as the server takes.
 //!
 //! The rows are made up (`tables`), the draws are theirs (`draws`), and so is what goes over the
-//! wire (`wire`). `run` is the load generator, `command` what a person sees of it.
+//! wire (`wire`). `run` is the load generator, `command` what a person sees of it. A key comes from the
+//! environment alone (`api_key`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,6 +23,8 @@ pub mod draws;
 
 pub mod wire;
 
+pub mod api_key;
+
 mod connection;
 
 pub mod live;
@@ -30,6 +33,7 @@ pub mod summary;
 
 mod run;
 
+use api_key::ApiKey;
 use draws::{DrawOrder, Draws};
 use encoding::{DatetimeFormat, Encoding, Escape};
 pub use live::Live;
@@ -42,6 +46,11 @@ use wire::{Format, PartitionKey, Shape, Wire};
 /// How often the person at the terminal hears news.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(100);
 
+/// At the end of `--help`.
+const KEY_HELP: &str = "A server that asks for keys (auth.mode = \"keys\") gets the one that stands in the \
+                        environment variable CORKBOARD_API_KEY, as the header x-api-key. The key needs the \
+                        permission `produce` on the topics, and https:// or a loopback address.";
+
 /// Who sets the time between posts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Pace {
@@ -53,6 +62,7 @@ pub enum Pace {
 }
 
 #[derive(Clone, Debug, Args)]
+#[command(after_help = KEY_HELP)]
 pub struct EmulateArgs {
     /// Where to post: http:// or https://, with the stage as path if there is one.
     #[arg(long, default_value = "http://127.0.0.1:8082")]
@@ -129,6 +139,10 @@ pub struct EmulateArgs {
     /// Milliseconds to wait for a connection, and for an answer.
     #[arg(long, default_value_t = 30_000)]
     pub timeout_ms: u64,
+
+    /// Never on the command line, where others could read it.
+    #[arg(skip)]
+    pub api_key: Option<ApiKey>,
 }
 
 /// A number from 1 to `MAX`.
@@ -171,7 +185,8 @@ impl EmulateArgs {
 
 /// Runs, shows how far it is on standard error, and prints the summary. Fails if any record was
 /// given up.
-pub async fn command(options: EmulateArgs, stop: Stop) -> anyhow::Result<()> {
+pub async fn command(mut options: EmulateArgs, stop: Stop) -> anyhow::Result<()> {
+    options.api_key = ApiKey::from_environment()?;
     let live = Arc::new(Live::default());
     let total = (options.count > 0).then_some(options.count);
     let progress = Progress::start("emulate", "posts", total);

@@ -20,7 +20,7 @@ use axum::{
 use http::header;
 
 pub use self::{
-    guard::{KnownHost, SameOrigin},
+    guard::{KnownHost, SameOrigin, check_look},
     problem::Problem,
 };
 use crate::{Services, metrics};

@@ -69,7 +69,11 @@ impl KafkaError {
 
     /// A page of another site, in a browser that reaches this server.
     pub fn foreign_page() -> Self {
-        let message = "pages of other sites may not produce here";
+        Self::foreign("pages of other sites may not produce here")
+    }
+
+    /// The same, for the reason that is given.
+    pub fn foreign(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::FORBIDDEN, 40301, "foreign_page", message)
     }
 

@@ -11,6 +11,7 @@ mod idempotency;
 mod json;
 mod kafka_rest;
 pub mod kinesis;
+mod looks;
 mod once;
 mod pin;
 mod streams;
@@ -61,7 +62,7 @@ pub fn routes(services: &Services, stop: Stop) -> Router {
         stop,
     });
     let routes = kafka_rest::routes().merge(pin::routes()).merge(kinesis::routes()).merge(streams::routes());
-    routes.with_state(doors)
+    looks::from_own_pages(routes.with_state(doors), services)
 }
 
 impl Doors {

@@ -310,6 +310,10 @@ impl Connection {
                     debug!("a connection without a request gave way to a new one");
                     return None;
                 },
+                () = activity.is_flooded() => {
+                    debug!("a connection that gives its requests up as soon as it sends them is closed");
+                    return None;
+                }
                 () = alarm.as_mut() => match self.limits.alarm(activity.deadline()) {
                     Some(at) => alarm.as_mut().reset(at),
                     None => {

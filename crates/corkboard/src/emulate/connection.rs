@@ -6,6 +6,7 @@
 use std::{
     future::{Future, poll_fn},
     io,
+    net::IpAddr,
     pin::{Pin, pin},
     task::Poll,
     time::Duration,
@@ -13,7 +14,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     client::conn::http1::{self, SendRequest},
@@ -22,7 +23,9 @@ use hyper::{
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{client::legacy::connect::HttpConnector, service::TowerToHyperService};
 
-use crate::emulate::wire::Target;
+use crate::emulate::{api_key::ApiKey, wire::Target};
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// The longest answer that is read; one to 10,000 records takes about 1 MB.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
@@ -60,6 +63,15 @@ impl Endpoint {
 
     fn is_encrypted(&self) -> bool {
         self.uri.scheme_str() == Some("https")
+    }
+
+    /// Whether nobody on the way can read what is sent: it is encrypted, or stays on this machine.
+    pub(super) fn is_private(&self) -> bool {
+        let host = self.uri.host().unwrap_or_default();
+        let address: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
+        self.is_encrypted()
+            || host.eq_ignore_ascii_case("localhost")
+            || address.is_some_and(|address| address.is_loopback())
     }
 }
 
@@ -141,13 +153,19 @@ pub(super) struct Answer {
 pub(super) struct Connection {
     connector: Connector,
     endpoint: Endpoint,
+    api_key: Option<ApiKey>,
     answer_timeout: Duration,
     open: Option<Open>,
 }
 
 impl Connection {
-    pub(super) fn new(connector: Connector, endpoint: Endpoint, answer_timeout: Duration) -> Self {
-        Self { connector, endpoint, answer_timeout, open: None }
+    pub(super) fn new(
+        connector: Connector,
+        endpoint: Endpoint,
+        api_key: Option<ApiKey>,
+        answer_timeout: Duration,
+    ) -> Self {
+        Self { connector, endpoint, api_key, answer_timeout, open: None }
     }
 
     /// Sends one request and reads the whole answer. After a failure the next call opens a new
@@ -174,6 +192,9 @@ impl Connection {
         *request.uri_mut() = target.uri.clone();
         request.headers_mut().insert(header::HOST, self.endpoint.host.clone());
         request.headers_mut().insert(header::CONTENT_TYPE, target.content_type.clone());
+        if let Some(key) = &self.api_key {
+            request.headers_mut().insert(X_API_KEY, key.header());
+        }
         let exchange = tokio::time::timeout(self.answer_timeout, open.exchange(request));
         let answer = exchange.await.unwrap_or(Err(Failure::Timeout))?;
         if !open.is_closed() {

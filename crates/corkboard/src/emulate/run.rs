@@ -18,6 +18,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::emulate::{
     EmulateArgs, Pace,
+    api_key::VARIABLE,
     connection::{Connection, Connector, Endpoint, Failure, is_refused},
     draws::Draws,
     live::Live,
@@ -44,7 +45,12 @@ pub async fn run(options: EmulateArgs, stop: Stop, live: Arc<Live>) -> anyhow::R
     let mut workers = JoinSet::new();
     for i in 0..options.connections {
         let worker = Worker {
-            connection: Connection::new(connector.clone(), plan.endpoint.clone(), plan.timeout),
+            connection: Connection::new(
+                connector.clone(),
+                plan.endpoint.clone(),
+                options.api_key.clone(),
+                plan.timeout,
+            ),
             plan: plan.clone(),
             source: source.clone(),
             live: live.clone(),
@@ -100,6 +106,13 @@ struct Plan {
 impl Plan {
     fn new(options: &EmulateArgs) -> anyhow::Result<Self> {
         let endpoint = Endpoint::parse(&options.url)?;
+        if options.api_key.is_some() && !endpoint.is_private() {
+            bail!(
+                "a key would be readable on its way to {}: give an address that begins with https:// (or unset \
+                 {VARIABLE})",
+                endpoint.host()
+            );
+        }
         let (wire, tables) = (options.wire(), options.tables());
         wire.check(options.batch, &tables)?;
         if options.pace == Pace::Seeds && options.rate > 0.0 {

@@ -10,7 +10,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use corkboard::emulate::{EmulateArgs, Live, Summary, draws::DrawOrder, run, tables::Table, wire::Format};
+use corkboard::emulate::{
+    EmulateArgs, Live, Summary, api_key::ApiKey, draws::DrawOrder, run, tables::Table, wire::Format,
+};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -27,6 +29,7 @@ struct Arrived {
     method: String,
     path: String,
     content_type: String,
+    api_key: Option<String>,
     body: Value,
     /// Which connection brought it, counted from 0.
     connection: usize,
@@ -95,6 +98,7 @@ async fn accept(listener: TcpListener, arrived: Arc<Mutex<Vec<Arrived>>>, answer
                     method: head.method.to_string(),
                     path: head.uri.path().to_owned(),
                     content_type: head.headers["content-type"].to_str().unwrap().to_owned(),
+                    api_key: head.headers.get("x-api-key").map(|key| key.to_str().unwrap().to_owned()),
                     body: serde_json::from_slice(&body).unwrap(),
                     connection,
                 };
@@ -346,6 +350,23 @@ async fn every_format_reaches_its_own_door() {
         assert_eq!(key(row), 7_528);
         assert_eq!((summary.posts, summary.n_errors()), (1, 0));
     }
+}
+
+#[tokio::test]
+async fn a_key_comes_with_every_request_and_never_in_the_open() {
+    let server = Server::start(|_, request| taken(request)).await;
+    let api_key = Some(ApiKey::new("CORKA.canary").unwrap());
+    let options = EmulateArgs { count: 2, api_key: api_key.clone(), ..server.options() };
+    assert!(!format!("{options:?}").contains("canary"));
+    let (summary, _) = finish(options).await;
+    assert_eq!((summary.posts, server.arrived().len()), (2, 6));
+    assert!(server.arrived().iter().all(|request| request.api_key.as_deref() == Some("CORKA.canary")));
+    finish(EmulateArgs { count: 1, ..server.options() }).await;
+    assert!(server.arrived()[6..].iter().all(|request| request.api_key.is_none()));
+
+    let options = EmulateArgs { count: 1, api_key, ..EmulateArgs::new("http://192.0.2.1", "0a3") };
+    let error = run(options, Stop::new(), Arc::new(Live::default())).await.unwrap_err().to_string();
+    assert!(error.contains("https://") && error.contains("CORKBOARD_API_KEY") && !error.contains("canary"), "{error}");
 }
 
 #[tokio::test]

@@ -27,6 +27,8 @@ mod delta;
 
 mod emulate;
 
+mod exposure;
+
 mod generated;
 
 mod golden;

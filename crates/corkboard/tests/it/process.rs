@@ -45,6 +45,13 @@ pub(crate) fn run(words: &str, paths: &Paths<'_>) -> Finished {
     Process::spawn(command(words, paths)).finish()
 }
 
+/// The same with variables of the environment.
+pub(crate) fn run_with(words: &str, environment: &[(&str, &str)]) -> Finished {
+    let mut command = command(words, &[]);
+    command.envs(environment.iter().copied());
+    Process::spawn(command).finish()
+}
+
 fn command(words: &str, paths: &Paths<'_>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_corkboard"));
     command.args(words.split_whitespace());

@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::extract::FromRequestParts;
-use http::{HeaderMap, StatusCode, request::Parts, uri::Authority};
+use http::{HeaderMap, Method, StatusCode, Uri, header, request::Parts, uri::Authority};
 use model::config::ServerConfig;
 
 use super::Problem;
@@ -26,7 +26,7 @@ impl FromRequestParts<Services> for KnownHost {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, services: &Services) -> Result<Self, Problem> {
-        known_host(parts, &services.config.server).map(|_| Self)
+        known_host(&parts.uri, &parts.headers, &services.config.server).map(|_| Self)
     }
 }
 
@@ -34,11 +34,8 @@ impl FromRequestParts<Services> for SameOrigin {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, services: &Services) -> Result<Self, Problem> {
-        let host = known_host(parts, &services.config.server)?;
-        let is_own_site = |site| site == "same-origin" || site == "none";
-        if !single(&parts.headers, "sec-fetch-site")?.is_none_or(is_own_site) {
-            return Err(foreign("sec-fetch-site"));
-        }
+        let host = known_host(&parts.uri, &parts.headers, &services.config.server)?;
+        check_site(&parts.headers)?;
         if !single(&parts.headers, "origin")?.is_none_or(|origin| is_origin_of(origin, &host)) {
             return Err(foreign("origin"));
         }
@@ -54,15 +51,45 @@ impl FromRequestParts<Services> for Caller {
     }
 }
 
+/// The same for a request to a door that brings no `Origin`, as browsers leave it out where a page of
+/// one site looks at that same site. A page that re-bound its name has another `Host` then; one that
+/// names a door as its picture reads nothing, but moves a consumer on. Programs may leave `Host` out,
+/// and with keys (`needs_key`) use any: a page has none.
+pub fn check_look(
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    needs_key: bool,
+    config: &ServerConfig,
+) -> Result<(), Problem> {
+    let only_looks = method == Method::GET || method == Method::HEAD;
+    if !only_looks || headers.contains_key(header::ORIGIN) {
+        return Ok(());
+    }
+    check_site(headers)?;
+    if !needs_key && (uri.authority().is_some() || headers.contains_key(header::HOST)) {
+        known_host(uri, headers, config)?;
+    }
+    Ok(())
+}
+
+fn check_site(headers: &HeaderMap) -> Result<(), Problem> {
+    let is_own_site = |site| site == "same-origin" || site == "none";
+    match single(headers, "sec-fetch-site")? {
+        Some(site) if !is_own_site(site) => Err(foreign("sec-fetch-site")),
+        _ => Ok(()),
+    }
+}
+
 fn foreign(field: &'static str) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "pages of other sites may not ask for this").at(field)
 }
 
-fn known_host(parts: &Parts, config: &ServerConfig) -> Result<Authority, Problem> {
+fn known_host(uri: &Uri, headers: &HeaderMap, config: &ServerConfig) -> Result<Authority, Problem> {
     // An absolute request target goes before the header (RFC 9112, 3.2.2).
-    let asked = match parts.uri.authority() {
+    let asked = match uri.authority() {
         Some(authority) => Some(authority.clone()),
-        None => single(&parts.headers, "host")?.and_then(|h| h.parse().ok()),
+        None => single(headers, "host")?.and_then(|h| h.parse().ok()),
     };
     let bad = || Problem::new(StatusCode::BAD_REQUEST, "the request names no host").at("host");
     let asked = asked.ok_or_else(bad)?;

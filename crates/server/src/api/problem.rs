@@ -26,6 +26,11 @@ impl Problem {
         Self { status, field: None, error: error.into() }
     }
 
+    /// What is wrong, for those who say it in other words.
+    pub fn into_text(self) -> String {
+        self.error
+    }
+
     /// The part of the request that is to blame: a path segment, parameter or header.
     #[must_use]
     pub fn at(mut self, field: &'static str) -> Self {

@@ -106,7 +106,8 @@ impl Bodies {
     }
 }
 
-fn is_plain(headers: &HeaderMap) -> bool {
+/// Whether the body is not compressed: nothing here makes a small body large.
+pub(super) fn is_plain(headers: &HeaderMap) -> bool {
     let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
     encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }

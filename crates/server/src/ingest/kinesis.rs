@@ -49,6 +49,7 @@ use uuid::Uuid;
 
 pub(super) use self::service::Kinesis;
 use self::{
+    auth::Audited,
     error::KinesisError,
     fields::Fields,
     names::Caller,
@@ -285,8 +286,13 @@ impl Doors {
         // Held until the records are in the log.
         let (body, mut permit) = self.bodies.read(&head.headers, body).await?;
         let caller = self.caller(head, action, &body)?;
+        let audited = Audited::of(&caller, action, format, &body);
         let once = Once::of(&head.headers, Door::Kinesis, Timestamp::now())?;
-        self.perform(caller, format, action, &body, &mut permit, once.as_ref()).await
+        let reply = self.perform(caller, format, action, &body, &mut permit, once.as_ref()).await;
+        if let Some(audited) = audited {
+            audited.say(&reply);
+        }
+        reply
     }
 
     /// The answer to a call in JSON that did not come by the protocol itself; who calls is known.

@@ -63,6 +63,11 @@ const CLOSING: u8 = 4;
 /// without a byte for as long as a connection may idle.
 const SENDING: u8 = 5;
 
+/// Streams that a peer may give up before their answers: so many at once, and one more in so many
+/// milliseconds (nghttp2 has the same limits). More are a flood of requests that cost their sender nothing.
+const MAX_GIVEN_UP: u64 = 1000;
+const GIVES_UP_EVERY_MS: u64 = 30;
+
 pub(super) struct Activity {
     limits: Limits,
     opened: Instant,
@@ -73,6 +78,9 @@ pub(super) struct Activity {
     progress_ms: AtomicU64,
     n_sent: AtomicU64,
     give_way: Notify,
+    /// When as many streams as were given up may have been.
+    given_up_ms: AtomicU64,
+    flooded: Notify,
     /// The last request's body was not read to its end.
     body_is_open: AtomicBool,
     /// HTTP/2 is spoken.
@@ -107,6 +115,8 @@ impl Activity {
             progress_ms: AtomicU64::new(0),
             n_sent: AtomicU64::new(0),
             give_way: Notify::new(),
+            given_up_ms: AtomicU64::new(0),
+            flooded: Notify::new(),
             body_is_open: AtomicBool::new(false),
             has_streams: AtomicBool::new(false),
             streams: Mutex::default(),
@@ -138,6 +148,21 @@ impl Activity {
         if streams.open.is_empty() {
             self.enter(IDLE);
         }
+    }
+
+    /// Its answer is not wanted any more.
+    pub(super) fn stream_is_given_up(&self) {
+        let now_ms = self.now_ms();
+        let given_up_ms = self.given_up_ms.load(Relaxed).max(now_ms) + GIVES_UP_EVERY_MS;
+        self.given_up_ms.store(given_up_ms, Relaxed);
+        if given_up_ms - now_ms > MAX_GIVEN_UP * GIVES_UP_EVERY_MS {
+            self.flooded.notify_one();
+        }
+    }
+
+    /// Returns when more streams were given up than anyone has reason to.
+    pub(super) async fn is_flooded(&self) {
+        self.flooded.notified().await;
     }
 
     /// A piece of the stream's answer is there for the peer to take.

@@ -3,8 +3,8 @@
 //!
 //! Closing a socket that still receives makes the system send a reset, which can destroy an
 //! answer on its way (a 413 to a body that is still being sent, say). So the sending side is
-//! closed first and what still comes in is thrown away, until the peer has closed too or
-//! `Activity` says that it takes too long.
+//! closed first and what still comes in is thrown away, until the peer has closed too, has sent more
+//! than anyone sends without looking, or `Activity` says that it takes too long.
 
 use std::{
     io::{self, IoSlice},
@@ -25,16 +25,21 @@ pub(super) struct Socket {
     is_at_end: bool,
     is_shut: bool,
     lingers: bool,
+    n_thrown_away: usize,
     /// What came while it was found out which protocol is spoken, and is not read yet.
     first: Bytes,
 }
+
+/// Of what still comes in after the last answer; more is a flood.
+const MAX_THROWN_AWAY_BYTES: usize = 64 << 20;
 
 /// How every connection of HTTP/2 begins; no request of HTTP/1 does.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl Socket {
     pub(super) fn new(stream: Stream, activity: Arc<Activity>) -> Self {
-        Self { stream, activity, is_at_end: false, is_shut: false, lingers: false, first: Bytes::new() }
+        let first = Bytes::new();
+        Self { stream, activity, is_at_end: false, is_shut: false, lingers: false, n_thrown_away: 0, first }
     }
 
     /// Whether the peer speaks HTTP/2, told by its first bytes. May be called once, before all else.
@@ -61,11 +66,12 @@ impl Socket {
     /// Ready when closing the socket harms no answer.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut thrown_away = [0; 8192];
-        while !self.is_at_end {
+        while !self.is_at_end && self.n_thrown_away < MAX_THROWN_AWAY_BYTES {
             let mut buffer = ReadBuf::new(&mut thrown_away);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) => {
                     self.is_at_end = buffer.filled().is_empty();
+                    self.n_thrown_away += buffer.filled().len();
                     self.lingers = true;
                 }
                 Poll::Ready(Err(_)) => break,

@@ -61,17 +61,22 @@ pub(super) struct OpenStream {
     activity: Arc<Activity>,
     /// Names it among the connection's streams.
     id: u64,
+    /// The peer was given all of its answer.
+    is_answered: bool,
 }
 
 impl OpenStream {
     pub(super) fn new(activity: Arc<Activity>) -> Self {
         let id = activity.stream_begins();
-        Self { activity, id }
+        Self { activity, id, is_answered: false }
     }
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
+        if !self.is_answered {
+            self.activity.stream_is_given_up();
+        }
         self.activity.stream_ends(self.id);
     }
 }
@@ -81,12 +86,20 @@ pub(super) struct WatchedAnswer {
     body: Body,
     rest: Bytes,
     n_offered: usize,
+    has_ended: bool,
     stream: OpenStream,
 }
 
 impl WatchedAnswer {
     pub(super) fn new(body: Body, stream: OpenStream) -> Self {
-        Self { body, rest: Bytes::new(), n_offered: 0, stream }
+        Self { body, rest: Bytes::new(), n_offered: 0, has_ended: false, stream }
+    }
+}
+
+impl Drop for WatchedAnswer {
+    fn drop(&mut self) {
+        // What a handler said to a request that was given up meanwhile is no answer.
+        self.stream.is_answered = self.has_ended || hyper::body::Body::is_end_stream(self);
     }
 }
 
@@ -103,7 +116,10 @@ impl hyper::body::Body for WatchedAnswer {
         if self.rest.is_empty() {
             let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
-                ended => return Poll::Ready(ended),
+                ended => {
+                    self.has_ended = ended.is_none();
+                    return Poll::Ready(ended);
+                }
             };
             match frame.into_data() {
                 Ok(data) => self.rest = data,

@@ -293,17 +293,22 @@ impl Client {
 
     /// The next answer without its body.
     pub(crate) async fn head(&mut self) -> Reply {
+        let head = String::from_utf8(self.head_bytes().await).unwrap();
+        let mut lines = head.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+        Reply { status, headers: lines.filter_map(header).collect(), body: String::new() }
+    }
+
+    /// The same as it came: not everything that may stand in a header is text.
+    pub(crate) async fn head_bytes(&mut self) -> Vec<u8> {
         let end = loop {
             if let Some(end) = self.received.windows(4).position(|w| w == b"\r\n\r\n") {
                 break end;
             }
             assert!(self.receive().await > 0, "the connection was closed before an answer");
         };
-        let head = String::from_utf8(self.received.drain(..end + 4).collect()).unwrap();
-        let mut lines = head.lines();
-        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-        let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
-        Reply { status, headers: lines.filter_map(header).collect(), body: String::new() }
+        self.received.drain(..end + 4).collect()
     }
 
     /// Returns when this has come; what came up to it is taken.

@@ -193,6 +193,11 @@ pub(crate) async fn whole(response: Response<Incoming>) -> (StatusCode, HeaderMa
     (head.status, head.headers, body)
 }
 
+/// The answer's body as text.
+pub(crate) async fn whole_of(response: Response<Incoming>) -> String {
+    String::from_utf8(whole(response).await.2.to_vec()).unwrap()
+}
+
 /// The messages of an event stream.
 pub(crate) struct Events {
     body: http_body_util::BodyDataStream<Incoming>,

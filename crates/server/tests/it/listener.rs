@@ -297,6 +297,17 @@ async fn no_request_hides_in_another() {
             "a chunk size that overflows",
             format!("{visible}Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n{hidden}"),
         ),
+        ("a chunk that ends in a bare line feed", format!("{visible}Transfer-Encoding: chunked\r\n\r\n0\n\n{hidden}")),
+        (
+            "a line feed in a chunk's extension",
+            format!("{visible}Transfer-Encoding: chunked\r\n\r\n0;a\nb\r\n\r\n{hidden}"),
+        ),
+        ("a bare carriage return", format!("{visible}X: a\rContent-Length: 0\r\n\r\n{hidden}")),
+        ("no colon", format!("{visible}Content-Length {n}\r\n\r\n{hidden}")),
+        (
+            "chunked in HTTP/1.0",
+            format!("{}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}", visible.replace("HTTP/1.1", "HTTP/1.0")),
+        ),
         ("a chunk size with junk", format!("{visible}Transfer-Encoding: chunked\r\n\r\n0g\r\n\r\n{hidden}")),
     ] {
         let server = Server::start().await;

@@ -59,6 +59,27 @@ impl Node {
         }
     }
 
+    /// With these headers and no other, the host's included; status and text.
+    pub(crate) async fn as_asked(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let status = response.status().as_u16();
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// The status of an answer whose body may be no text.
+    pub(crate) async fn raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> u16 {
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost:8082");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap().status().as_u16()
+    }
+
     pub(crate) async fn post(&self, path: &str, body: &str) -> Said {
         self.ask("POST", path, &[("content-type", KAFKA_V2)], body.to_owned()).await
     }

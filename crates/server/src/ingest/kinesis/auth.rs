@@ -2,10 +2,17 @@
 //! which account and in which region it believes to be, which names and texts repeat.
 
 use bytes::Bytes;
-use http::{header, request::Parts};
+use http::{StatusCode, header, request::Parts};
+use tracing::info;
 
-use super::{error::KinesisError, names::Caller};
-use crate::{auth::Action, ingest::Doors};
+use super::{MAX_TREE_BYTES, Reply, error::KinesisError, names::Caller, value::Value, writer::Format};
+use crate::{
+    auth::Action,
+    ingest::{Doors, json::shortened},
+};
+
+/// Where requests name what they change, in this order.
+const NAMES: [&str; 4] = ["StreamName", "StreamARN", "ResourceARN", "ConsumerARN"];
 
 impl Doors {
     /// The one place where a request's caller is asked for: after its body was read, before anything
@@ -26,6 +33,42 @@ impl Doors {
         }
         Ok(caller)
     }
+}
+
+/// A request that changes how streams are, and who wished it.
+pub(super) struct Audited {
+    key: String,
+    action: String,
+    name: String,
+}
+
+impl Audited {
+    /// None where nothing would change, and where nobody has a key.
+    pub(super) fn of(caller: &Caller, action: &str, format: Format, body: &[u8]) -> Option<Self> {
+        let key = caller.who.key_id().filter(|_| caller.action == Action::Admin)?;
+        let name = named(format, body).unwrap_or_default();
+        Some(Self { key: key.to_owned(), action: shortened(action).into_owned(), name: shortened(&name).into_owned() })
+    }
+
+    pub(super) fn say(self, reply: &Result<Reply, KinesisError>) {
+        let Self { key, action, name } = self;
+        let status = reply.as_ref().map_or_else(|error| error.status, |_| StatusCode::OK).as_u16();
+        let error = reply.as_ref().err().map_or("none", |error| error.name);
+        // What a key may not do is counted, and fills no log.
+        if error != KinesisError::ACCESS_DENIED {
+            info!(target: "audit", key, action = ?action, name = ?name, status, error, "{key} asked {action:?} ({name:?}): {status}");
+        }
+    }
+}
+
+fn named(format: Format, body: &[u8]) -> Option<String> {
+    let body = Some(body).filter(|body| body.len() <= MAX_TREE_BYTES)?;
+    let Value::Map(members) = Value::parse(format, body)? else { return None };
+    let text = |wanted: &&str| match members.iter().find(|(name, _)| name == wanted) {
+        Some((_, Value::Text(text))) => Some(text.clone()),
+        _ => None,
+    };
+    NAMES.iter().find_map(text)
 }
 
 /// `Credential=<key>/<date>/<region>/<service>/aws4_request`: account, if the key is one of twelve

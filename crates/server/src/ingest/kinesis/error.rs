@@ -21,6 +21,8 @@ pub(super) struct KinesisError {
 }
 
 impl KinesisError {
+    pub(super) const ACCESS_DENIED: &str = "AccessDeniedException";
+
     fn new(name: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self { status: StatusCode::BAD_REQUEST, name, message: message.into(), closes: false }
     }
@@ -63,7 +65,7 @@ impl KinesisError {
     }
 
     pub(super) fn access_denied(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new("AccessDeniedException", message)
+        Self::new(Self::ACCESS_DENIED, message)
     }
 
     pub(super) fn of_signature(error: &SignatureError) -> Self {
@@ -120,7 +122,7 @@ impl From<KafkaError> for KinesisError {
         let name = match error.status {
             _ if error.reason == "invalid_topic" => "LimitExceededException",
             _ if error.reason == "topic_in_use" => return Self::in_use(error.message),
-            StatusCode::FORBIDDEN => "AccessDeniedException",
+            StatusCode::FORBIDDEN => Self::ACCESS_DENIED,
             StatusCode::REQUEST_TIMEOUT => "RequestTimeoutException",
             StatusCode::PAYLOAD_TOO_LARGE => "RequestEntityTooLargeException",
             StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailableException",

@@ -26,6 +26,7 @@ use crate::{
     error::KafkaError,
     ingest::{
         Doors, Permit,
+        body::is_plain,
         idempotency::{Door, Once},
         kafka_rest::json_response,
         topics::Topic,
@@ -86,6 +87,9 @@ impl Producing {
         let (mut head, body) = request.into_parts();
         doors.check_origin(&mut head).await?;
         check_media_type(&head.headers)?;
+        if !is_plain(&head.headers) {
+            return Err(KafkaError::unsupported_media_type());
+        }
         let cluster = doors.cluster(&cluster, &head.headers).await?.id;
         let topic = doors.topic_to_fill(&topic).await?;
         if let Some(once) = Once::of(&head.headers, Door::Kafka, Timestamp::now())? {
