@@ -21,7 +21,7 @@ const REFERENCE: &str = "tests/reference";
 
 #[derive(Args, Default)]
 pub(crate) struct Arguments {
-    /// With the clients that take long to build; stands before everything else.
+    /// With the clients that take long; stands before everything else.
     #[arg(long)]
     pub(crate) long: bool,
     /// For `cargo test`; without a package among them, all packages are tested.
