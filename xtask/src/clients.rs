@@ -26,7 +26,7 @@ mod rust;
 
 #[derive(Args, Default)]
 pub(crate) struct Arguments {
-    /// Only these: curl, emulators, boto3, aws-cli, javascript, go, java, rust.
+    /// Only these: curl, kafka-bridge, kafka-rest-go, emulators, boto3, aws-cli, javascript, go, java, rust.
     pub(crate) names: Vec<String>,
     /// Also those that take long to build: rust.
     #[arg(long)]
@@ -50,13 +50,15 @@ impl Client {
     }
 }
 
-const CLIENTS: [Client; 8] = [
+const CLIENTS: [Client; 10] = [
     Client::new("curl", shell::curl),
+    Client::new("kafka-bridge", python::kafka_bridge),
+    Client::new("kafka-rest-go", go::kafka_rest),
     Client::new("emulators", python::emulators),
     Client::new("boto3", python::boto3),
     Client::new("aws-cli", shell::aws_cli),
     Client::new("javascript", javascript::run),
-    Client::new("go", go::run),
+    Client::new("go", go::kinesis),
     Client::new("java", java::run),
     Client { name: "rust", is_long: true, run: rust::run },
 ];

@@ -1,5 +1,5 @@
-//! Clients in Python: `requests` as the emulators use it, and boto3. The environment is also that of
-//! AWS's command line.
+//! Clients in Python: `requests` as the emulators use it, a library for Kafka's REST proxy, and boto3. The
+//! environment is also that of AWS's command line.
 
 use std::{path::PathBuf, process::Command};
 
@@ -15,6 +15,10 @@ pub(super) fn environment() -> Result<PathBuf> {
 
 pub(super) fn emulators(url: &str) -> Result<()> {
     run("emulators.py", url)
+}
+
+pub(super) fn kafka_bridge(url: &str) -> Result<()> {
+    run("kafka_bridge.py", url)
 }
 
 pub(super) fn boto3(url: &str) -> Result<()> {
