@@ -25,8 +25,13 @@ pub(super) fn boto3(url: &str) -> Result<()> {
     run("kinesis_boto3.py", url)
 }
 
-fn run(program: &str, url: &str) -> Result<()> {
+fn run(file: &str, url: &str) -> Result<()> {
+    process::run(program(file)?.arg(url))
+}
+
+/// A program below `tests/clients`, to be given its arguments.
+pub(super) fn program(file: &str) -> Result<Command> {
     let mut python = Command::new(python::python_of(&environment()?));
-    python.env("PYTHONDONTWRITEBYTECODE", "1");
-    process::run(python.arg(workspace::root().join("tests/clients").join(program)).arg(url))
+    python.env("PYTHONDONTWRITEBYTECODE", "1").arg(workspace::root().join("tests/clients").join(file));
+    Ok(python)
 }

@@ -4,9 +4,13 @@
 //! Relies on its input being one valid JSON value, as `serde_json::value::RawValue` checks.
 //! Numbers keep their text and objects the order of their keys, duplicates included.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use bytes::{Bytes, BytesMut};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Unexpected, Visitor, value::MapAccessDeserializer},
+};
 
 /// Longer texts are cut when an error repeats them.
 const MAX_ECHO_CHARS: usize = 200;
@@ -49,6 +53,63 @@ impl<'a> Compactor<'a> {
                 Err(too_deep)
             }
         }
+    }
+}
+
+/// A struct that is read of an object alone: serde's derived code would also take an array for one, with
+/// the fields in the order in which they are declared.
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
+
+/// A whole number as JSON has it, and as Jackson takes it: `3`, and `3.0` too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Whole(pub(super) i64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// Beyond it, a number that is written with a point is not every whole number.
+        const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+        struct Number;
+
+        impl Visitor<'_> for Number {
+            type Value = Whole;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("i64")
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, n: i64) -> Result<Whole, E> {
+                Ok(Whole(n))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, n: u64) -> Result<Whole, E> {
+                i64::try_from(n).map(Whole).map_err(|_| E::invalid_value(Unexpected::Unsigned(n), &self))
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, n: f64) -> Result<Whole, E> {
+                let is_whole = n.fract() == 0.0 && n.abs() <= MAX_EXACT;
+                if is_whole { Ok(Whole(n as i64)) } else { Err(E::invalid_type(Unexpected::Float(n), &self)) }
+            }
+        }
+        deserializer.deserialize_i64(Number)
     }
 }
 
