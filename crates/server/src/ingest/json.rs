@@ -85,8 +85,8 @@ pub(super) struct Whole(pub(super) i64);
 
 impl<'de> Deserialize<'de> for Whole {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// Beyond it, a number that is written with a point is not every whole number.
-        const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+        /// Of numbers with a point the parser may miss the last bits; up to here they are after the point.
+        const MAX_EXACT: f64 = 1_125_899_906_842_624.0;
         struct Number;
 
         impl Visitor<'_> for Number {
@@ -105,8 +105,9 @@ impl<'de> Deserialize<'de> for Whole {
             }
 
             fn visit_f64<E: serde::de::Error>(self, n: f64) -> Result<Whole, E> {
-                let is_whole = n.fract() == 0.0 && n.abs() <= MAX_EXACT;
-                if is_whole { Ok(Whole(n as i64)) } else { Err(E::invalid_type(Unexpected::Float(n), &self)) }
+                let whole = n.round();
+                let is_whole = (n - whole).abs() <= n.abs() * 2.0 * f64::EPSILON && n.abs() <= MAX_EXACT;
+                if is_whole { Ok(Whole(whole as i64)) } else { Err(E::invalid_type(Unexpected::Float(n), &self)) }
             }
         }
         deserializer.deserialize_i64(Number)
@@ -302,6 +303,28 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+
+    #[test]
+    fn whole_numbers_may_have_a_point_as_far_as_they_are_exact() {
+        for (text, read) in [
+            ("0", Some(0)),
+            ("-7", Some(-7)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("9223372036854775808", None),
+            ("3.0", Some(3)),
+            ("-0.0", Some(0)),
+            ("1e3", Some(1000)),
+            ("1125899906842623.0", Some(1_125_899_906_842_623)),
+            ("2251799813685249.0", None),
+            ("0.5", None),
+            ("7.000001", None),
+            ("1e300", None),
+            ("\"3\"", None),
+            ("null", None),
+        ] {
+            assert_eq!(serde_json::from_str(text).ok().map(|Whole(n)| n), read, "{text}");
+        }
+    }
 
     #[test]
     fn values_are_stored_as_jackson_would_write_them() {
