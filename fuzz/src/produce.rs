@@ -11,8 +11,8 @@ use axum::{Router, body::Body};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use model::{
-    Bounds, Ended, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, Stop, StoredRecord, TopicChange,
-    TopicName, TopicPartition, config::Config,
+    Bounds, Ended, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, Stop, StoredRecord,
+    TopicChange, TopicName, TopicPartition, config::Config,
 };
 use serde_json::Value;
 use server::{Services, auth::Auth, metrics::Metrics, orchestrator::Handle, router};

@@ -2,10 +2,13 @@
 //! them as their documentation says, and end with an error at the first claim that does not hold.
 //! Versions stand in each language's lock file; what is fetched or built is kept in the cache.
 //!
-//! All of them ask one server with nothing but the doors and the log, which has to stop in good
-//! order afterwards.
+//! All of them but those that say so ask one server with nothing but the doors and the log, which has to
+//! stop in good order afterwards.
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -15,6 +18,8 @@ use crate::{server, server::Server};
 mod shell;
 
 mod python;
+
+mod openapi;
 
 mod javascript;
 
@@ -28,9 +33,9 @@ mod rust;
 
 #[derive(Args, Default)]
 pub(crate) struct Arguments {
-    /// Only these: curl, emulators, boto3, aws-cli, javascript, go, java, kcl, rust.
+    /// Only these: curl, kafka-bridge, kafka-rest-go, openapi, emulators, boto3, aws-cli, javascript, go, java, kcl, rust.
     pub(crate) names: Vec<String>,
-    /// Also those that take long: kcl to run, rust to build.
+    /// Also those that take long: kcl to run, rust to build; and openapi makes up many more requests.
     #[arg(long)]
     pub(crate) long: bool,
     /// Run this binary instead of building one.
@@ -42,26 +47,36 @@ struct Client {
     name: &'static str,
     /// Whether it runs only if asked for: by `--long` or by its name.
     is_long: bool,
-    /// Makes ready what it needs and asks the server at this address, `http://…`.
-    run: fn(url: &str) -> Result<()>,
+    run: Run,
+}
+
+/// Each makes ready what it needs.
+enum Run {
+    /// Asks the server at this address, `http://…`.
+    Asks(fn(url: &str) -> Result<()>),
+    /// Starts servers of its own, and does more if there is time.
+    Starts(fn(binary: &Path, is_long: bool) -> Result<()>),
 }
 
 impl Client {
     const fn new(name: &'static str, run: fn(&str) -> Result<()>) -> Self {
-        Self { name, is_long: false, run }
+        Self { name, is_long: false, run: Run::Asks(run) }
     }
 }
 
-const CLIENTS: [Client; 9] = [
+const CLIENTS: [Client; 12] = [
     Client::new("curl", shell::curl),
+    Client::new("kafka-bridge", python::kafka_bridge),
+    Client::new("kafka-rest-go", go::kafka_rest),
+    Client { name: "openapi", is_long: false, run: Run::Starts(openapi::run) },
     Client::new("emulators", python::emulators),
     Client::new("boto3", python::boto3),
     Client::new("aws-cli", shell::aws_cli),
     Client::new("javascript", javascript::run),
-    Client::new("go", go::run),
+    Client::new("go", go::kinesis),
     Client::new("java", java::run),
-    Client { name: "kcl", is_long: true, run: kcl::run },
-    Client { name: "rust", is_long: true, run: rust::run },
+    Client { name: "kcl", is_long: true, run: Run::Asks(kcl::run) },
+    Client { name: "rust", is_long: true, run: Run::Asks(rust::run) },
 ];
 
 impl Arguments {
@@ -85,7 +100,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for client in &clients {
         println!("── client {}", client.name);
         let begin = Instant::now();
-        (client.run)(&server.url()).with_context(|| format!("the client {} found a difference", client.name))?;
+        let asked = match client.run {
+            Run::Asks(run) => run(&server.url()),
+            Run::Starts(run) => run(&binary, arguments.long),
+        };
+        asked.with_context(|| format!("the client {} found a difference", client.name))?;
         took.push(format!("{} {:.1} s", client.name, begin.elapsed().as_secs_f64()));
     }
     server.stop()?;

@@ -94,10 +94,10 @@ async fn ready_to_serve(services: Services, stop: Stop) -> Response {
     }
 }
 
-/// What no route takes: in the words of the API below `/api`, of the gateway below a stage, of
+/// What no route takes: in the words of the API below `/api` and where the page's files are, of the gateway below a stage, of
 /// Kafka REST elsewhere.
 async fn not_found(uri: Uri) -> Response {
-    if is_api(&uri) {
+    if is_api(&uri) || uri.path().starts_with("/assets/") {
         return Problem::new(StatusCode::NOT_FOUND, format!("there is no {}", uri.path())).into_response();
     }
     if gateway::answers_for(&uri) {

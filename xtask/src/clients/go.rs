@@ -1,4 +1,4 @@
-//! AWS's SDK for Go.
+//! Clients in Go: AWS's SDK, and Confluent's own for version 3 of Kafka's REST proxy.
 
 use std::{path::Path, process::Command};
 
@@ -10,18 +10,26 @@ const LOCK: &str = "tests/clients/go/go.sum";
 const GO: Toolchain =
     Toolchain { programs: &["go"], packages: &["golang-go"], otherwise: "Go 1.24 or later (https://go.dev/dl)" };
 
-pub(super) fn run(url: &str) -> Result<()> {
+pub(super) fn kinesis(url: &str) -> Result<()> {
+    run(".", "kinesis", url)
+}
+
+pub(super) fn kafka_rest(url: &str) -> Result<()> {
+    run("./kafkarest", "kafkarest", url)
+}
+
+fn run(package: &str, program: &str, url: &str) -> Result<()> {
     GO.ensure()?;
     let folder = cache::prepared("go", LOCK, |folder, _| process::run(go(folder).args(["mod", "download"])))?;
-    let program = folder.join("kinesis");
+    let program = folder.join(program);
     // From here on nothing is fetched, and Go's own cache knows what is built already.
     let mut build = go(&folder);
-    build.env("GOPROXY", "off").args(["build", "-o"]).arg(&program).arg(".");
+    build.env("GOPROXY", "off").args(["build", "-o"]).arg(&program).arg(package);
     process::run(&mut build).with_context(|| format!("build with {}", GO.otherwise))?;
     process::run(Command::new(&program).arg(url))
 }
 
-/// `go` in the client's folder, with its modules and what it builds in the cache's.
+/// `go` in the clients' folder, with its modules and what it builds in the cache's.
 fn go(cache: &Path) -> Command {
     let mut go = Command::new("go");
     go.current_dir(workspace::root().join("tests/clients/go"));

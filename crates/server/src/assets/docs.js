@@ -51,6 +51,10 @@ function contents(content, resolve) {
   ];
 }
 
+function said(part) {
+  return typeof part === 'string' ? part : JSON.stringify(part);
+}
+
 /** A schema as an example of itself: what stands where, and of which type. */
 function shape(given, resolve, depth) {
   const schema = resolve(given);
@@ -64,6 +68,8 @@ function shape(given, resolve, depth) {
       return [name + mark, shape(part, resolve, depth + 1)];
     }));
   }
+  const choice = schema.oneOf ?? schema.anyOf;
+  if (choice && !schema.type) return choice.map((part) => said(shape(part, resolve, depth + 1))).join(' | ');
   if (schema.items) return [shape(schema.items, resolve, depth + 1)];
   if (schema.additionalProperties) return { '…': shape(schema.additionalProperties, resolve, depth + 1) };
   return [schema.type ?? 'any'].flat().join(' | ') + (schema.description ? `: ${schema.description}` : '');

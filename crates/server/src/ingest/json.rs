@@ -4,9 +4,13 @@
 //! Relies on its input being one valid JSON value, as `serde_json::value::RawValue` checks.
 //! Numbers keep their text and objects the order of their keys, duplicates included.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use bytes::{Bytes, BytesMut};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Unexpected, Visitor, value::MapAccessDeserializer},
+};
 
 /// Longer texts are cut when an error repeats them.
 const MAX_ECHO_CHARS: usize = 200;
@@ -49,6 +53,64 @@ impl<'a> Compactor<'a> {
                 Err(too_deep)
             }
         }
+    }
+}
+
+/// A struct that is read of an object alone: serde's derived code would also take an array for one, with
+/// the fields in the order in which they are declared.
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
+
+/// A whole number as JSON has it, and as Jackson takes it: `3`, and `3.0` too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Whole(pub(super) i64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// Of numbers with a point the parser may miss the last bits; up to here they are after the point.
+        const MAX_EXACT: f64 = 1_125_899_906_842_624.0;
+        struct Number;
+
+        impl Visitor<'_> for Number {
+            type Value = Whole;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("i64")
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, n: i64) -> Result<Whole, E> {
+                Ok(Whole(n))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, n: u64) -> Result<Whole, E> {
+                i64::try_from(n).map(Whole).map_err(|_| E::invalid_value(Unexpected::Unsigned(n), &self))
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, n: f64) -> Result<Whole, E> {
+                let whole = n.round();
+                let is_whole = (n - whole).abs() <= n.abs() * 2.0 * f64::EPSILON && n.abs() <= MAX_EXACT;
+                if is_whole { Ok(Whole(whole as i64)) } else { Err(E::invalid_type(Unexpected::Float(n), &self)) }
+            }
+        }
+        deserializer.deserialize_i64(Number)
     }
 }
 
@@ -241,6 +303,28 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+
+    #[test]
+    fn whole_numbers_may_have_a_point_as_far_as_they_are_exact() {
+        for (text, read) in [
+            ("0", Some(0)),
+            ("-7", Some(-7)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("9223372036854775808", None),
+            ("3.0", Some(3)),
+            ("-0.0", Some(0)),
+            ("1e3", Some(1000)),
+            ("1125899906842623.0", Some(1_125_899_906_842_623)),
+            ("2251799813685249.0", None),
+            ("0.5", None),
+            ("7.000001", None),
+            ("1e300", None),
+            ("\"3\"", None),
+            ("null", None),
+        ] {
+            assert_eq!(serde_json::from_str(text).ok().map(|Whole(n)| n), read, "{text}");
+        }
+    }
 
     #[test]
     fn values_are_stored_as_jackson_would_write_them() {

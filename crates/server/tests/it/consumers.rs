@@ -602,3 +602,29 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn an_array_is_no_object_and_a_whole_number_may_have_a_point() {
+    let node = Node::on(&log_with(2).await, |_| {});
+    for body in ["[null, null]", "[]", "[\"one\"]"] {
+        assert_eq!(node.post("/consumers/g", body).await.status, 400, "{body}");
+    }
+    subscribe(&node, "one", r#","fetch.min.bytes":1.0,"consumer.request.timeout.ms":"20""#).await;
+    assert_eq!(node.delete(&at("one", "/subscription")).await.status, 204);
+    for (path, body, status) in [
+        ("/subscription", r#"[["a"], null]"#, 400),
+        ("/assignments", r#"[[{"topic":"a","partition":0}]]"#, 400),
+        ("/assignments", r#"{"partitions":[["a",0]]}"#, 400),
+        ("/assignments", r#"{"partitions":[{"topic":"a","partition":0.5}]}"#, 400),
+        ("/assignments", r#"{"partitions":[{"topic":"a","partition":1e300}]}"#, 400),
+        ("/assignments", r#"{"partitions":[{"topic":"a","partition":1.0}]}"#, 204),
+        ("/positions", "[null, null]", 400),
+        ("/positions", r#"{"offsets":[["a",1,0]]}"#, 400),
+        ("/positions", r#"{"offsets":[{"topic":"a","partition":1.0,"offset":0.0}]}"#, 204),
+        ("/offsets", r#"{"offsets":[["a",1,0]]}"#, 400),
+        ("/offsets", r#"{"offsets":[{"topic":"a","partition":1,"offset":2.0}]}"#, 200),
+    ] {
+        let said = node.post(&at("one", path), body).await;
+        assert_eq!(said.status, status, "{path} {body}: {said:?}");
+    }
+}

@@ -9,9 +9,13 @@ use std::{
 };
 
 use event_log::MemoryLog;
+use model::{EventLog, TopicChange, TopicName};
 use serde_json::{Value, json};
 
-use crate::kinesis_client::{Kinesis, base64, text};
+use crate::{
+    kinesis_client::{AMZ_JSON, Http, Kinesis, base64, text},
+    node::create,
+};
 
 fn numbers(shards: &[Value]) -> Vec<String> {
     shards.iter().map(|shard| text(&shard["ShardId"])["shardId-00000000000".len()..].to_owned()).collect()
@@ -217,10 +221,39 @@ async fn the_kafka_door_knows_the_partitions_that_a_split_made() {
             .body(axum::body::Body::from(body))
             .unwrap()
     };
-    let send = async |partition| kinesis.send(crate::kinesis_client::Http::One, produce(partition)).await.status();
+    let send = async |partition| kinesis.send(Http::One, produce(partition)).await.status();
     assert_eq!(send(2).await, 404);
     let split = json!({"StreamName": "a", "ShardToSplit": "0", "NewStartingHashKey": "9"});
     kinesis.ask("SplitShard", split).await;
     assert_eq!(send(2).await, 200);
     assert_eq!(read_all(&kinesis, "a").await, ["1", "x"]);
+}
+
+#[tokio::test]
+async fn a_stream_whose_topic_another_door_made_anew_with_fewer_partitions_is_put_into_again() {
+    let log = Arc::new(MemoryLog::new());
+    let kinesis = Kinesis::over(log.clone(), |_| {}).await;
+    kinesis.create("a", 4).await;
+    let topic: TopicName = "a".parse().unwrap();
+    let put = async |key: Option<&str>| {
+        let body =
+            json!({"StreamName": "a", "PartitionKey": "k", "Data": base64("x"), "ExplicitHashKey": "1".repeat(39)});
+        let mut request = kinesis.request("PutRecord", AMZ_JSON, body.to_string());
+        if let Some(key) = key {
+            request.headers_mut().insert("idempotency-key", key.parse().unwrap());
+        }
+        kinesis.send(Http::One, request).await.status().as_u16()
+    };
+    for key in [None, Some("a key")] {
+        assert_eq!(put(key).await, 200);
+        log.change_topic(&topic, TopicChange::Delete).await.unwrap();
+        create(&*log, "a", 1).await;
+        // Clients try again by themselves.
+        let statuses = [put(key).await, put(key).await];
+        assert!(statuses[1] == 200 && [200, 503].contains(&statuses[0]), "{key:?}: {statuses:?}");
+        assert_eq!(kinesis.shards("a").await.len(), 1);
+        log.change_topic(&topic, TopicChange::Grow { n_partitions: 4 }).await.unwrap();
+        kinesis.ask("DeleteStream", json!({"StreamName": "a"})).await;
+        kinesis.create("a", 4).await;
+    }
 }

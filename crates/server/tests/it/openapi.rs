@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     auth::{is_elsewhere, routes},
@@ -80,6 +80,29 @@ fn the_document_is_whole() {
     }
 }
 
+#[test]
+fn every_operation_that_stores_records_takes_a_key_and_says_how_it_is_refused() {
+    let document = document();
+    let key = json!({ "$ref": "#/components/parameters/idempotency-key" });
+    let mut n_with_key = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let action = operation["x-corkboard-action"].as_str().unwrap_or_default();
+            let stores = action.starts_with("produce") || path == "/kinesis";
+            let takes_key = operation["parameters"].as_array().is_some_and(|all| all.contains(&key));
+            assert_eq!(takes_key, stores, "{path} {method}");
+            if stores {
+                n_with_key += 1;
+                // Kinesis has 400 for one and 503 for the other.
+                let codes =
+                    if path == "/kinesis" || path.starts_with("/streams") { ["400", "503"] } else { ["409", "422"] };
+                assert!(codes.iter().all(|code| operation["responses"].get(code).is_some()), "{path} {method}");
+            }
+        }
+    }
+    assert_eq!(n_with_key, 8);
+}
+
 #[tokio::test]
 async fn the_page_and_the_document_are_served_and_run_nothing_of_others() {
     let server = Server::start().await;
@@ -96,4 +119,6 @@ async fn the_page_and_the_document_are_served_and_run_nothing_of_others() {
     }
     let foreign = "GET /docs HTTP/1.1\r\nHost: evil.example\r\n\r\n";
     assert_eq!(server.ask(foreign).await.status, 421);
+    let missing = server.get("/assets/missing.js").await;
+    assert_eq!((missing.status, missing.body.as_str()), (404, r#"{"error":"there is no /assets/missing.js"}"#));
 }

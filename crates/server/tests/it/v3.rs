@@ -466,3 +466,34 @@ async fn a_stream_and_a_read_that_wait_end_when_the_server_stops() {
     stop.cancel();
     assert_eq!(waiting.await.unwrap().body, "[]");
 }
+
+#[tokio::test]
+async fn objects_are_objects_and_what_is_unknown_is_no_operation() {
+    let (log, cluster) = log_with("a", 1).await;
+    let node = Node::on(&log, |_| {});
+    let (topics, alter) = (format!("{cluster}/topics"), format!("{cluster}/topics/a/configs:alter"));
+    for (path, body, status) in [
+        (&alter, json!({ "data": [{ "name": "retention.ms", "operation": "AAA" }] }), 400),
+        (&alter, json!({ "data": [["retention.ms", null, null]] }), 400),
+        (&alter, json!([[]]), 400),
+        (&alter, json!({ "data": [{ "name": "retention.ms", "value": "1", "operation": "DELETE" }] }), 204),
+        (&alter, json!({ "data": [{ "name": "retention.ms", "value": "604800000", "operation": "SET" }] }), 204),
+        (&topics, json!(["t"]), 400),
+        (&topics, json!({ "topic_name": "t", "partitions_count": 1.5 }), 400),
+        (&topics, json!({ "topic_name": "t", "partitions_count": 3.0, "replication_factor": 1.0 }), 201),
+    ] {
+        let said = ask(&node, "POST", path, &body).await;
+        assert_eq!(said.status, status, "{path} {body}: {said:?}");
+    }
+    assert_eq!(node.get(&format!("{topics}/t")).await.json()["partitions_count"], 3);
+    let records = format!("{topics}/t/records");
+    for (body, code) in [
+        (json!({ "partition_id": 2.0, "value": { "type": "JSON", "data": 1 }, "timestamp": 7.0 }), 200),
+        (json!({ "partition_id": 0.5, "value": { "type": "JSON", "data": 1 } }), 400),
+        (json!({ "value": ["JSON", 1] }), 400),
+        (json!({ "headers": [["h", null]], "value": { "type": "JSON", "data": 1 } }), 400),
+    ] {
+        let said = ask(&node, "POST", &records, &body).await;
+        assert_eq!(said.json()["error_code"], code, "{body}: {said:?}");
+    }
+}

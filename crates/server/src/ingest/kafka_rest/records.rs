@@ -22,7 +22,7 @@ use crate::{
     ingest::{
         append::Addressed,
         idempotency,
-        json::{Compactor, shortened},
+        json::{Compactor, Object, Whole, shortened},
     },
 };
 
@@ -241,7 +241,7 @@ impl<'de> Visitor<'de> for RecordSeed<'_, '_> {
                 "value" => record.value = map.next_value()?,
                 "partition" => {
                     self.parsing.place = Place::Partition(self.i);
-                    record.partition = map.next_value()?;
+                    record.partition = map.next_value::<Option<Whole>>()?.map(|Whole(n)| n);
                     self.parsing.place = Place::Record(self.i);
                 }
                 "headers" if !self.parsing.config.strict => record.headers = map.next_value()?,
@@ -352,10 +352,10 @@ pub(super) fn headers(place: &str, raw: &RawValue) -> Result<Vec<Header>, KafkaE
         #[serde(borrow, default)]
         value: Option<&'a RawValue>,
     }
-    let raw: Vec<RawHeader<'_>> = serde_json::from_str(raw.get())
+    let raw: Vec<Object<RawHeader<'_>>> = serde_json::from_str(raw.get())
         .map_err(|e| KafkaError::bad_request(format!("{place}: {}", without_position(&e))))?;
-    let header = |h: RawHeader<'_>| Ok(Header { key: h.name, value: h.value.map(base64).transpose()? });
-    if raw.iter().any(|header| header.name == idempotency::NAME) {
+    let header = |Object(h): Object<RawHeader<'_>>| Ok(Header { key: h.name, value: h.value.map(base64).transpose()? });
+    if raw.iter().any(|Object(header)| header.name == idempotency::NAME) {
         return Err(KafkaError::bad_request(format!("{place}: {} is for the server to set", idempotency::NAME)));
     }
     raw.into_iter().map(header).collect()
@@ -372,7 +372,8 @@ fn timestamp(i: usize, raw: &RawValue) -> Result<Timestamp, KafkaError> {
 
 /// Milliseconds since 1970, or RFC 3339.
 pub(super) fn timestamp_of(json: &str) -> Option<Timestamp> {
-    let milliseconds = json.parse::<i64>().ok().filter(|ms| *ms >= 0);
+    let whole = || serde_json::from_str(json).ok().map(|Whole(ms)| ms);
+    let milliseconds = json.parse::<i64>().ok().or_else(whole).filter(|ms| *ms >= 0);
     let from_text = || {
         let text: String = serde_json::from_str(json).ok()?;
         Some(DateTime::parse_from_rfc3339(&text).ok()?.timestamp_millis())

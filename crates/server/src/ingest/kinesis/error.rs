@@ -80,6 +80,12 @@ impl KinesisError {
         }
     }
 
+    /// The stream is not what it was when the request came: clients try again by themselves.
+    pub(super) fn changed(name: &str) -> Self {
+        let message = format!("The shards of stream {name} have changed; try again.");
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, ..Self::new("ServiceUnavailableException", message) }
+    }
+
     pub(super) fn unknown_operation() -> Self {
         Self::new("UnknownOperationException", "")
     }
@@ -122,6 +128,9 @@ impl From<KafkaError> for KinesisError {
         let name = match error.status {
             _ if error.reason == "invalid_topic" => "LimitExceededException",
             _ if error.reason == "topic_in_use" => return Self::in_use(error.message),
+            _ if ["unknown_topic", "unknown_partition"].contains(&error.reason) => {
+                return Self::not_found(error.message);
+            }
             StatusCode::FORBIDDEN => Self::ACCESS_DENIED,
             StatusCode::REQUEST_TIMEOUT => "RequestTimeoutException",
             StatusCode::PAYLOAD_TOO_LARGE => "RequestEntityTooLargeException",

@@ -78,7 +78,7 @@ impl Doors {
         if self.kinesis.has_limits() && !held.handle.rates.put(shard, addressed[0].record.size_bytes(), now.0) {
             return Err(throttled(caller, &name, shard));
         }
-        let appended = self.put(&held, request, addressed, &[]).await?;
+        let appended = self.put(caller, &name, &held, request, addressed, &[]).await?;
         let at = appended.at().unwrap_or(now);
         match appended.outcomes().next() {
             Some(Ok((shard, offset))) => Ok(Reply::Whole(written(format, |writer| {
@@ -151,13 +151,28 @@ impl Doors {
     /// Brings records to their shards; of a request with a key those that are not there yet.
     async fn put(
         &self,
+        caller: &Caller,
+        name: &str,
         held: &Held,
         request: Option<Request>,
         addressed: Vec<Addressed>,
         left_out: &[usize],
     ) -> Result<Appended, KinesisError> {
-        let Some(request) = request else { return Ok(self.store.store_in(&held.topic, addressed).await) };
-        Ok(self.store_once(request, &held.topic, addressed, left_out, held.kept_open()).await?)
+        let put = match request {
+            None => Ok(self.store.store_in(&held.topic, addressed).await),
+            Some(request) => self.store_once(request, &held.topic, addressed, left_out, held.kept_open()).await,
+        };
+        let is_without = |error: &model::LogError| matches!(error, model::LogError::UnknownPartition(_));
+        let misses_a_shard = match &put {
+            Ok(appended) => appended.outcomes().all(|outcome| outcome.err().is_some_and(is_without)),
+            Err(error) => *error == KafkaError::partition_not_found(),
+        };
+        if misses_a_shard {
+            // Another door made the topic anew, with fewer partitions: looking at the stream mends it.
+            self.kinesis.stream(caller, name).await?;
+            return Err(KinesisError::changed(name));
+        }
+        Ok(put?)
     }
 
     #[expect(clippy::too_many_arguments, reason = "all that an answer is made of")]
@@ -174,8 +189,11 @@ impl Doors {
     ) -> Result<Reply, KinesisError> {
         let n_records = addressed.len() + refused.len();
         let left_out: Vec<usize> = refused.iter().map(|(place, _)| *place).collect();
-        let appended =
-            if addressed.is_empty() { None } else { Some(self.put(held, request, addressed, &left_out).await?) };
+        let appended = if addressed.is_empty() {
+            None
+        } else {
+            Some(self.put(caller, name, held, request, addressed, &left_out).await?)
+        };
         let at = appended.as_ref().and_then(Appended::at).unwrap_or(now);
         let mut n_stored = 0;
         if let Some(appended) = &appended {

@@ -14,7 +14,7 @@ use serde::{
 };
 use serde_json::{json, value::RawValue};
 
-use crate::ingest::json::Compactor;
+use crate::ingest::json::{Compactor, Object};
 
 /// Shards of a stream that is created without saying how many.
 const DEFAULT_SHARDS: u32 = 5;
@@ -57,7 +57,7 @@ pub(super) fn create(stream: &str, body: &Bytes) -> Result<Call, Unreadable> {
         shard_count: serde_json::Value,
     }
     let text = text_of(body)?;
-    let body = if text.trim().is_empty() { Body::default() } else { parse(text)? };
+    let body: Body = if text.trim().is_empty() { Body::default() } else { parse(text)? };
     let shards = match body.shard_count {
         serde_json::Value::Null => DEFAULT_SHARDS.into(),
         serde_json::Value::String(text) if text.is_empty() => DEFAULT_SHARDS.into(),
@@ -104,13 +104,13 @@ pub(super) fn put_records(stream: &str, body: &Bytes, max_depth: usize) -> Resul
     #[derive(Deserialize)]
     struct Body<'b> {
         #[serde(borrow, default, deserialize_with = "at_most")]
-        records: Vec<Element<'b>>,
+        records: Vec<Object<Element<'b>>>,
     }
     let request: Body<'_> = parse(text_of(body)?)?;
     let mut compactor = Compactor::new(body, max_depth);
     let mut out = Out::new("PutRecords", stream, body.len());
     out.text.push_str(r#","Records":["#);
-    for (i, element) in request.records.iter().enumerate() {
+    for (i, Object(element)) in request.records.iter().enumerate() {
         out.text.push_str(if i > 0 { ",{" } else { "{" });
         let string = element.data.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
         out.data(&match (element.data, string) {
@@ -136,17 +136,17 @@ struct Element<'b> {
 }
 
 /// No more elements than Kinesis takes: a body of many tiny ones would grow in memory.
-fn at_most<'b, D: Deserializer<'b>>(deserializer: D) -> Result<Vec<Element<'b>>, D::Error> {
+fn at_most<'b, D: Deserializer<'b>>(deserializer: D) -> Result<Vec<Object<Element<'b>>>, D::Error> {
     struct Elements;
 
     impl<'b> Visitor<'b> for Elements {
-        type Value = Vec<Element<'b>>;
+        type Value = Vec<Object<Element<'b>>>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an array of records")
         }
 
-        fn visit_seq<A: SeqAccess<'b>>(self, mut sequence: A) -> Result<Vec<Element<'b>>, A::Error> {
+        fn visit_seq<A: SeqAccess<'b>>(self, mut sequence: A) -> Result<Vec<Object<Element<'b>>>, A::Error> {
             let mut elements = Vec::new();
             while let Some(element) = sequence.next_element()? {
                 if elements.len() == MAX_RECORDS {
@@ -201,7 +201,8 @@ fn text_of(body: &Bytes) -> Result<&str, Unreadable> {
 }
 
 fn parse<'b, T: Deserialize<'b>>(text: &'b str) -> Result<T, Unreadable> {
-    serde_json::from_str(text).map_err(|e| could_not_parse(&e.to_string()))
+    let parsed: Result<Object<T>, _> = serde_json::from_str(text);
+    parsed.map(|Object(parsed)| parsed).map_err(|e| could_not_parse(&e.to_string()))
 }
 
 fn could_not_parse(why: &str) -> Unreadable {

@@ -12,7 +12,7 @@ use crate::{
     error::KafkaError,
     ingest::{
         consumers::{Committed, Format, Interest, Reset, Settings, compiled},
-        json::shortened,
+        json::{Object, Whole, shortened},
     },
 };
 
@@ -22,10 +22,10 @@ const MAX_METADATA_BYTES: usize = 4096;
 /// What Confluent's proxy takes for `fetch.min.bytes`.
 const MIN_BYTES: std::ops::RangeInclusive<i64> = -1..=10_000_000;
 
-/// The body, or what is wrong with which field.
+/// The body, an object, or what is wrong with which field.
 pub(in crate::ingest::kafka_rest) fn parse<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, KafkaError> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    let parsed = serde_path_to_error::deserialize(&mut json).map_err(|e| {
+    let Object(parsed) = serde_path_to_error::deserialize(&mut json).map_err(|e| {
         let path = e.path().to_string();
         let text = e.into_inner().to_string();
         let unknown = text.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
@@ -85,7 +85,10 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
 fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
     match text(deserializer)? {
         None => Ok(None),
-        Some(text) => text.trim().parse().map(Some).map_err(|_| D::Error::custom("not a whole number")),
+        Some(text) => {
+            let whole = text.trim().parse().ok().or_else(|| serde_json::from_str(&text).ok().map(|Whole(n)| n));
+            whole.map(Some).ok_or_else(|| D::Error::custom("not a whole number"))
+        }
     }
 }
 
@@ -187,7 +190,7 @@ fn topic(name: &str) -> Result<TopicName, KafkaError> {
     Ok(topic)
 }
 
-fn partition(place: &str, name: &str, partition: i64) -> Result<TopicPartition, KafkaError> {
+fn partition(place: &str, name: &str, Whole(partition): Whole) -> Result<TopicPartition, KafkaError> {
     let negative = || {
         let message = format!("{place}.partition must be greater than or equal to 0 (was {partition})");
         KafkaError::unprocessable(422, message)
@@ -202,21 +205,21 @@ fn partition(place: &str, name: &str, partition: i64) -> Result<TopicPartition, 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PartitionsRequest {
-    partitions: Vec<NamedPartition>,
+    partitions: Vec<Object<NamedPartition>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NamedPartition {
     topic: String,
-    partition: i64,
+    partition: Whole,
 }
 
 impl PartitionsRequest {
     pub(super) fn read(self, config: &ConsumersConfig) -> Result<BTreeSet<TopicPartition>, KafkaError> {
         check_count("partitions", self.partitions.len(), config)?;
         let named = self.partitions.iter().enumerate();
-        named.map(|(i, p)| partition(&format!("partitions[{i}]"), &p.topic, p.partition)).collect()
+        named.map(|(i, Object(p))| partition(&format!("partitions[{i}]"), &p.topic, p.partition)).collect()
     }
 }
 
@@ -232,16 +235,16 @@ fn check_count(field: &str, n: usize, config: &ConsumersConfig) -> Result<(), Ka
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct OffsetsRequest {
-    offsets: Option<Vec<NamedOffset>>,
-    timestamps: Option<Vec<NamedTime>>,
+    offsets: Option<Vec<Object<NamedOffset>>>,
+    timestamps: Option<Vec<Object<NamedTime>>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NamedOffset {
     topic: String,
-    partition: i64,
-    offset: i64,
+    partition: Whole,
+    offset: Whole,
     #[serde(default)]
     metadata: Option<String>,
 }
@@ -250,7 +253,7 @@ struct NamedOffset {
 #[serde(deny_unknown_fields)]
 struct NamedTime {
     topic: String,
-    partition: i64,
+    partition: Whole,
     timestamp: Value,
     #[serde(default, rename = "metadata")]
     _metadata: Option<String>,
@@ -261,11 +264,12 @@ impl OffsetsRequest {
     pub(super) fn offsets(&self, config: &ConsumersConfig) -> Result<BTreeMap<TopicPartition, Committed>, KafkaError> {
         let named = self.offsets.as_deref().unwrap_or_default();
         check_count("offsets", named.len(), config)?;
-        let offset = |(i, named): (usize, &NamedOffset)| {
+        let offset = |(i, Object(named)): (usize, &Object<NamedOffset>)| {
             let place = format!("offsets[{i}]");
             let partition = partition(&place, &named.topic, named.partition)?;
-            let offset = u64::try_from(named.offset).map_err(|_| {
-                let message = format!("{place}.offset must be greater than or equal to 0 (was {})", named.offset);
+            let Whole(offset) = named.offset;
+            let offset = u64::try_from(offset).map_err(|_| {
+                let message = format!("{place}.offset must be greater than or equal to 0 (was {offset})");
                 KafkaError::unprocessable(422, message)
             })?;
             let metadata = named.metadata.clone().unwrap_or_default();
@@ -299,7 +303,7 @@ impl OffsetsRequest {
     pub(super) fn times(&self, config: &ConsumersConfig) -> Result<BTreeMap<TopicPartition, Timestamp>, KafkaError> {
         let named = self.timestamps.as_deref().unwrap_or_default();
         check_count("timestamps", named.len(), config)?;
-        let time = |(i, named): (usize, &NamedTime)| {
+        let time = |(i, Object(named)): (usize, &Object<NamedTime>)| {
             let place = format!("timestamps[{i}]");
             let json = named.timestamp.to_string();
             let time = timestamp_of(&json).ok_or_else(|| {

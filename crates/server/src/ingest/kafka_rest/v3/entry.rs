@@ -12,7 +12,7 @@ use crate::{
     error::KafkaError,
     ingest::{
         append::Addressed,
-        json::{Compactor, shortened},
+        json::{Compactor, Object, Whole, shortened},
         kafka_rest::{
             consumers::parse,
             records::{base64, headers, timestamp_of},
@@ -25,13 +25,13 @@ use crate::{
 struct RawEntry<'a> {
     #[serde(borrow, default)]
     id: Option<Cow<'a, str>>,
-    partition_id: Option<i64>,
+    partition_id: Option<Whole>,
     #[serde(borrow, default)]
     headers: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    key: Option<RawData<'a>>,
+    key: Option<Object<RawData<'a>>>,
     #[serde(borrow, default)]
-    value: Option<RawData<'a>>,
+    value: Option<Object<RawData<'a>>>,
     #[serde(borrow, default)]
     timestamp: Option<&'a RawValue>,
 }
@@ -130,7 +130,7 @@ pub(super) fn read(
         let message = format!("the record has {size_bytes} bytes, {limit_bytes} are allowed (ingest.max_record_bytes)");
         return Err(KafkaError::too_large(message));
     }
-    let partition = raw.partition_id.map(|p| {
+    let partition = raw.partition_id.map(|Whole(p)| {
         if p < 0 {
             let message = format!("partition_id must be greater than or equal to 0 (was {p})");
             return Err(KafkaError::unprocessable(422, message));
@@ -150,10 +150,10 @@ type Told = Option<(Kind, usize)>;
 
 fn data(
     field: &str,
-    raw: Option<RawData<'_>>,
+    raw: Option<Object<RawData<'_>>>,
     compactor: &mut Compactor<'_>,
 ) -> Result<(Told, Option<Bytes>), KafkaError> {
-    let Some(raw) = raw else { return Ok((None, None)) };
+    let Some(Object(raw)) = raw else { return Ok((None, None)) };
     let kind = match &raw.kind {
         Some(name) => Kind::of(name)?,
         None if raw.data.is_none() => return Ok((None, None)),

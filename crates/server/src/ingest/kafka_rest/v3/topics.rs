@@ -18,6 +18,7 @@ use crate::{
     error::KafkaError,
     ingest::{
         Doors,
+        json::{Object, Whole},
         kafka_rest::{consumers::parse, metadata::topic_settings},
     },
 };
@@ -89,12 +90,12 @@ pub(super) async fn one(
 #[serde(deny_unknown_fields)]
 struct CreateRequest {
     topic_name: String,
-    partitions_count: Option<i64>,
-    replication_factor: Option<i64>,
+    partitions_count: Option<Whole>,
+    replication_factor: Option<Whole>,
     #[serde(default)]
-    configs: Vec<Setting>,
+    configs: Vec<Object<Setting>>,
     /// Only one broker could be named.
-    replicas_assignments: Option<std::collections::BTreeMap<u32, Vec<u32>>>,
+    replicas_assignments: Option<std::collections::BTreeMap<u32, Vec<Whole>>>,
     #[serde(default)]
     validate_only: bool,
 }
@@ -106,7 +107,16 @@ struct Setting {
     #[serde(default)]
     value: Option<Value>,
     #[serde(default)]
-    operation: Option<String>,
+    operation: Option<Operation>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum Operation {
+    #[serde(alias = "set")]
+    Set,
+    #[serde(alias = "delete")]
+    Delete,
 }
 
 pub(super) async fn create(State(doors): State<Arc<Doors>>, path: Names<String>, request: Request) -> Response {
@@ -178,7 +188,7 @@ pub(super) async fn config(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AlterRequest {
-    data: Vec<Setting>,
+    data: Vec<Object<Setting>>,
     #[serde(default, rename = "validate_only")]
     _validate_only: bool,
 }
@@ -193,7 +203,7 @@ pub(super) async fn alter(
         let (headers, body) = doors.plain_body(request).await?;
         let (_, (topic, _)) = doors.topic_of(path, &headers).await?;
         let asked: AlterRequest = parse(&body)?;
-        asked.data.iter().try_for_each(|asked| doors.check_setting(&topic, asked))
+        asked.data.iter().try_for_each(|Object(asked)| doors.check_setting(&topic, asked))
     };
     done(alter.await)
 }
@@ -270,16 +280,19 @@ impl Doors {
         if name.is_internal() {
             return Err(KafkaError::invalid_topic(format!("topic {name} is internal: nobody else writes there")));
         }
-        if let Some(factor) = asked.replication_factor.filter(|factor| ![-1, 1].contains(factor)) {
+        if let Some(factor) =
+            asked.replication_factor.map(|Whole(factor)| factor).filter(|factor| ![-1, 1].contains(factor))
+        {
             return Err(KafkaError::invalid_topic(format!(
                 "Replication factor: {factor} larger than available brokers: 1."
             )));
         }
         let n_assigned = asked.replicas_assignments.map(|replicas| i64::try_from(replicas.len()).unwrap_or(i64::MAX));
         let usual = i64::from(self.services.config.ingest.default_partitions);
-        let n_partitions = asked.partitions_count.or(n_assigned).map_or(usual, |n| if n == -1 { usual } else { n });
+        let n_partitions =
+            asked.partitions_count.map(|Whole(n)| n).or(n_assigned).map_or(usual, |n| if n == -1 { usual } else { n });
         let n_partitions = u32::try_from(n_partitions).unwrap_or(if n_partitions < 0 { 0 } else { u32::MAX });
-        asked.configs.iter().try_for_each(|asked| self.check_setting(&name, asked))?;
+        asked.configs.iter().try_for_each(|Object(asked)| self.check_setting(&name, asked))?;
         self.topics.create_new(&name, n_partitions, !asked.validate_only).await?;
         let status = if asked.validate_only { StatusCode::OK } else { StatusCode::CREATED };
         Ok((status, cluster.link(&["topics", name.as_str()]), cluster.topic(&name, n_partitions)))
@@ -289,13 +302,12 @@ impl Doors {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct GrowRequest {
-            partitions_count: i64,
+            partitions_count: Whole,
         }
         let (headers, body) = self.plain_body(request).await?;
         let (cluster, (topic, n)) = self.topic_of(path, &headers).await?;
-        let asked: GrowRequest = parse(&body)?;
-        let wanted =
-            u32::try_from(asked.partitions_count).unwrap_or(if asked.partitions_count < 0 { 0 } else { u32::MAX });
+        let Whole(asked) = parse::<GrowRequest>(&body)?.partitions_count;
+        let wanted = u32::try_from(asked).unwrap_or(if asked < 0 { 0 } else { u32::MAX });
         self.topics.check_count(wanted)?;
         let refused = match wanted {
             wanted if wanted == n => Some(format!("Topic already has {n} partitions.")),
@@ -334,7 +346,7 @@ impl Doors {
     /// Topics have no settings of their own: what is asked for must be what is.
     fn check_setting(&self, topic: &TopicName, asked: &Setting) -> Result<(), KafkaError> {
         let (name, is) = self.setting(topic, &asked.name)?;
-        let is_reset = asked.operation.as_deref().is_some_and(|operation| operation.eq_ignore_ascii_case("delete"));
+        let is_reset = asked.operation == Some(Operation::Delete);
         let wanted = match &asked.value {
             None | Some(Value::Null) => is.clone(),
             Some(Value::String(text)) => text.clone(),
