@@ -73,7 +73,7 @@ async fn receipts(door: &Door, headers: &[(&str, &str)], body: Body) -> Option<V
         return None;
     }
     let text = std::str::from_utf8(&said.body).expect("receipts are text");
-    let lines = text.split_terminator("\r\n").map(|line| serde_json::from_str(line));
+    let lines = text.split_terminator("\r\n").map(serde_json::from_str);
     Some(lines.collect::<Result<_, _>>().unwrap_or_else(|e| panic!("{e}: {text}")))
 }
 
