@@ -99,7 +99,7 @@ impl WatchedAnswer {
 impl Drop for WatchedAnswer {
     fn drop(&mut self) {
         // What a handler said to a request that was given up meanwhile is no answer.
-        self.stream.is_answered = self.has_ended || hyper::body::Body::is_end_stream(self);
+        self.stream.is_answered = self.has_ended || hyper::body::Body::is_end_stream(&*self);
     }
 }
 
