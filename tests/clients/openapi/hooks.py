@@ -67,9 +67,10 @@ def make_acceptable(case, operation, n, is_told):
         case.path_parameters["stream"] = "given"
     if operation == "postStreamsStream":
         case.path_parameters["stream"] = f"{n}-{case.path_parameters['stream']}"[:128]
-    body = case.body = without_point(case.body)
+    body = case.body
     if not isinstance(body, dict):
         return
+    body.update(without_point(body))
     if operation == "postV3ClustersClusterTopics":
         body["topic_name"] = f"{n}-{body['topic_name']}"[:249]
         fewer(body, "partitions_count")
