@@ -78,6 +78,10 @@ pub struct Origin {
 
 struct Running {
     origin: Origin,
+    /// Where the present lives of partitions began, and how far the batch tables reached, when the
+    /// views did.
+    begins: Through,
+    batch_through: Through,
     fold: Fold,
     through: BTreeMap<TopicPartition, Offset>,
     epochs: VecDeque<Arc<Epoch>>,
@@ -102,6 +106,9 @@ pub struct StreamRows {
     /// How far the groups reach in its partitions.
     pub before: BTreeMap<TopicPartition, Offset>,
     pub through: BTreeMap<TopicPartition, Offset>,
+    /// The first offsets of the present lives of its partitions.
+    pub live: Through,
+    pub batch_through: Through,
     /// Those rows that tables have, and how far these reach.
     pub tables: Arc<dyn TableProvider>,
     pub tables_through: BTreeMap<TopicPartition, Offset>,
@@ -168,6 +175,8 @@ impl Standing {
         let mut running = Box::new(Running {
             through: origin.through.clone(),
             origin: origin.clone(),
+            begins: streams.values().flat_map(|s| s.live.clone()).collect(),
+            batch_through: streams.values().flat_map(|s| s.batch_through.clone()).collect(),
             fold,
             epochs: VecDeque::new(),
             n_gone: 0,
@@ -266,17 +275,20 @@ impl Standing {
 
     /// Whether a topic's life ended with records that the views have not seen, or have seen and the
     /// tables do not have: the log does not tell them any more. `live` says where the partitions begin
-    /// that it has, `tables` how far the tables reach.
+    /// that it has; `tables` and `batch`, how far both tables together reach, and the batch table.
     pub fn has_missed<'a>(
         &self,
         live: &Through,
         deleted: impl IntoIterator<Item = &'a TopicPartition>,
         tables: &Through,
+        batch: &Through,
     ) -> bool {
         let State::Up(running) = &self.state else { return false };
-        let next_of = |p: &TopicPartition| running.through.get(p).copied().unwrap_or_default();
-        live.iter().any(|(partition, begin)| next_of(partition) < *begin)
-            || deleted.into_iter().any(|p| next_of(p) != tables.get(p).copied().unwrap_or_default())
+        let at = |reach: &Through, p: &TopicPartition| reach.get(p).copied().unwrap_or_default();
+        // A batch run may find landed what the log had lost when the views began behind it.
+        let has_filled = |p: &TopicPartition, begin| at(&running.batch_through, p) < begin && begin <= at(batch, p);
+        live.iter().any(|(p, begin)| at(&running.begins, p) != *begin || has_filled(p, *begin))
+            || deleted.into_iter().any(|p| at(&running.through, p) != at(tables, p))
     }
 
     /// Takes in the rows of some streams, up to `through`. Returns whether the views still stand.
@@ -429,14 +441,15 @@ async fn take_up(mergeable: &Mergeable, resources: &Resources, running: &mut Run
         kept.n_added += changes.iter().map(RecordBatch::num_rows).sum::<usize>();
         kept.groups.extend(changes);
         kept.next = at + 1;
-    }
-    if kept.n_added > MANY_NEW_GROUPS.max(kept.n_merged / 4) || kept.groups.len() > 64 {
-        let groups = mergeable.merge(&resources.session(Mode::InMemory), view, kept.groups.clone()).await?;
-        let schema = groups.first().context("groups have a schema")?.schema();
-        let merged = concat_batches(&schema, &groups)?;
-        kept.n_merged = merged.num_rows();
-        kept.n_added = 0;
-        kept.groups = vec![merged];
+        // With each epoch: what all of them add may not fit in memory.
+        if kept.n_added > MANY_NEW_GROUPS.max(kept.n_merged / 4) || kept.groups.len() > 64 {
+            let groups = mergeable.merge(&resources.session(Mode::InMemory), view, kept.groups.clone()).await?;
+            let schema = groups.first().context("groups have a schema")?.schema();
+            let merged = concat_batches(&schema, &groups)?;
+            kept.n_merged = merged.num_rows();
+            kept.n_added = 0;
+            kept.groups = vec![merged];
+        }
     }
     Ok(())
 }

@@ -6,13 +6,14 @@
 //! are not waited for, they may be a day away. It asks the stores, as the layers do.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
 use async_trait::async_trait;
-use model::{Behind, Bounds, Checkpoint, EventLog, Layers, LogId, TopicName, TopicPartition};
+use model::{Behind, Bounds, Checkpoint, EventLog, Layers, LogId, Offset, TopicName, TopicPartition};
 
 use crate::{cleaning::Cleaning, definitions::Definitions, haste::Haste, landing::Landing, table::Tables};
 
@@ -48,8 +49,9 @@ impl Layers for Taken {
         let deadline = Instant::now() + patience;
         let _hurried = self.haste.with(topic);
         let mut n_looks: usize = 0;
+        let mut taken = BTreeMap::new();
         loop {
-            let behind = match self.look(topic).await {
+            let behind = match self.look(topic, &mut taken).await {
                 Ok((sum_of_ends, behind)) if behind.is_empty() => return Ok(sum_of_ends),
                 Ok((_, behind)) => told(&behind),
                 Err(e) => format!("Whether the layers have taken them is not known: {e:#}"),
@@ -73,8 +75,13 @@ fn told(behind: &[String]) -> String {
 }
 
 impl Taken {
-    /// The sum of the log end offsets, and which layer is behind where.
-    async fn look(&self, topic: &TopicName) -> Result<(u64, Vec<String>)> {
+    /// The sum of the log end offsets, and which layer is behind where. Partitions that are `taken`
+    /// up to their ends are not looked at again.
+    async fn look(
+        &self,
+        topic: &TopicName,
+        taken: &mut BTreeMap<TopicPartition, Offset>,
+    ) -> Result<(u64, Vec<String>)> {
         let description = self.log.describe().await?;
         let n_partitions = description.topics.get(topic).copied().unwrap_or_default();
         let (mut sum_of_ends, mut held) = (0, Vec::new());
@@ -86,14 +93,15 @@ impl Taken {
                 bounds => bounds?,
             };
             sum_of_ends += bounds.end.0;
-            if bounds.start < bounds.end {
+            if bounds.start < bounds.end && taken.get(&partition) != Some(&bounds.end) {
                 held.push(Held { partition, bounds });
             }
         }
-        let mut behind = Vec::new();
         if held.is_empty() {
-            return Ok((sum_of_ends, behind));
+            return Ok((sum_of_ends, vec![]));
         }
+        // Rows and rejects are mostly behind together.
+        let mut behind: BTreeSet<(String, &TopicPartition)> = BTreeSet::new();
         let partitions: Vec<TopicPartition> = held.iter().map(|held| held.partition.clone()).collect();
         if let Some(landing) = &self.landing {
             let mut at = Checkpoint::start_of(description.id);
@@ -110,19 +118,22 @@ impl Taken {
                     behind.extend(held.iter().filter_map(|held| held.behind(&layer, &at)));
                 }
             }
-            // Rows and rejects are mostly behind together.
-            behind.sort();
-            behind.dedup();
         }
-        Ok((sum_of_ends, behind))
+        for Held { partition, bounds } in &held {
+            if !behind.iter().any(|(_, lags)| *lags == partition) {
+                taken.insert(partition.clone(), bounds.end);
+            }
+        }
+        Ok((sum_of_ends, behind.into_iter().map(|(told, _)| told).collect()))
     }
 }
 
 impl Held {
-    fn behind(&self, layer: &str, at: &Checkpoint) -> Option<String> {
+    /// What to tell of a layer that is behind.
+    fn behind(&self, layer: &str, at: &Checkpoint) -> Option<(String, &TopicPartition)> {
         let (next, Bounds { start, end }) = (at.next_of(&self.partition), self.bounds);
         let behind = || format!("{layer}, which is at {} of {} [{start}, {end})", next.max(start), self.partition);
-        (next < end).then(behind)
+        (next < end).then(|| (behind(), &self.partition))
     }
 }
 

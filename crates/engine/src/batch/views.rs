@@ -21,6 +21,7 @@ use super::{
     manifest::{Manifest, ViewRun},
 };
 use crate::{
+    fold::Through,
     mergeable::{Marks, Mergeable, Saved},
     relation,
     session::{Mode, Resources, is_out_of_memory},
@@ -170,6 +171,8 @@ impl<'a> Work<'a> {
                 batch: Some(table.clone()),
                 before: own(&saved.through),
                 through: own(through),
+                live: Through::new(),
+                batch_through: own(through),
                 tables: table,
                 tables_through: own(through),
             };
@@ -218,7 +221,12 @@ impl<'a> Work<'a> {
             let (schema, rows) = relation::evaluate(&context, view).await?;
             return Ok((schema, rows, None));
         }
-        let groups = match self.merged(view, mode).await? {
+        let merged = match mode {
+            Mode::InMemory => self.merged(view).await?,
+            // What stands did not fit in memory.
+            Mode::Spilling | Mode::SortingJoins => None,
+        };
+        let groups = match merged {
             Some(groups) => groups,
             None => self.groups(view, mode).await?,
         };
@@ -227,10 +235,10 @@ impl<'a> Work<'a> {
     }
 
     /// The last run's groups with what has changed.
-    async fn merged(&self, view: &ViewDef, mode: Mode) -> Result<Option<Vec<RecordBatch>>> {
+    async fn merged(&self, view: &ViewDef) -> Result<Option<Vec<RecordBatch>>> {
         let Some(standing) = &self.standing else { return Ok(None) };
         let Some(groups) = standing.lock().await.groups(view).await? else { return Ok(None) };
-        Ok(Some(self.mergeable.merge(&self.resources.session(mode), view, groups).await?))
+        Ok(Some(self.mergeable.merge(&self.resources.session(Mode::InMemory), view, groups).await?))
     }
 
     /// The groups of all rows that count.

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Cleaned bytes of the log that groups take up at a time.
-const MAX_STEP_BYTES: usize = 64 << 20;
+const MAX_STEP_BYTES: usize = 32 << 20;
 
 impl Serving {
     /// The answer of a view whose groups follow the log; None if they do not.
@@ -75,7 +75,8 @@ impl Serving {
             let Some(reach) = self.reach(state, &mut layers, description.id, &partitions).await? else {
                 return Ok(None);
             };
-            is_over_unseen |= standing.has_missed(&partitions.live, partitions.deleted(), &reach.realtime);
+            let (tables, batch) = (&reach.realtime, &reach.batch.next);
+            is_over_unseen |= standing.has_missed(&partitions.live, partitions.deleted(), tables, batch);
             let name = &state.cleaning.stream().name;
             if let Some(mark) = &reach.mark {
                 marks.insert(name.clone(), mark.clone());
@@ -158,13 +159,15 @@ impl Serving {
             let moment = self.look(state, &state.rows, look).await?;
             let relation = Relation::rows(&state.cleaning, Dedup::Off);
             let through = moment.tail_through.clone();
+            let live = Partitions::of(state, description).live;
+            let batch_through = moment.batch_through.clone();
             let batch = moment.parts.batch.clone();
             let tables_through = moment.tables_through().clone();
             let tables = relation.unite(&context, moment.parts.of_tables()).await?.into_view();
             let rows = relation.unite(&context, moment.parts).await?;
             let reached = saved.through.iter().filter(|(p, _)| state.cleaning.stream().takes(p.topic.as_str()));
             let before = reached.map(|(partition, next)| (partition.clone(), *next)).collect();
-            let stream = StreamRows { rows, batch, before, through, tables, tables_through };
+            let stream = StreamRows { rows, batch, before, through, live, batch_through, tables, tables_through };
             streams.insert(relation.name, stream);
         }
         standing.begin(&context, origin, &saved, streams).await

@@ -33,7 +33,7 @@ pub(super) struct Opened {
 /// One relation at one moment.
 pub(super) struct Moment {
     pub(super) parts: Parts,
-    batch_through: BTreeMap<TopicPartition, Offset>,
+    pub(super) batch_through: BTreeMap<TopicPartition, Offset>,
     realtime_through: BTreeMap<TopicPartition, Offset>,
     pub(super) tail_through: BTreeMap<TopicPartition, Offset>,
     batch_age_ms: Option<u64>,
@@ -70,7 +70,7 @@ impl Kind {
 
 /// How far the tables of a relation reach.
 pub(super) struct Reach {
-    batch: Checkpoint,
+    pub(super) batch: Checkpoint,
     /// The commit that last replaced the batch table's rows; None if none did.
     pub(super) mark: Option<String>,
     /// How far the further one of the two tables reaches.
@@ -194,8 +194,15 @@ impl Serving {
             let has_gap = |p: &TopicPartition| {
                 floors.next_of(p) > batch_at.next_of(p) && realtime_at.next_of(p) > batch_at.next_of(p)
             };
-            if partitions.all.iter().any(has_gap) && !self.begins_there(event_log, &floors, &batch_at).await? {
-                return Ok(None);
+            if partitions.all.iter().any(has_gap) {
+                let newest = match layers.batch.at_its_newest(&self.tables).await? {
+                    Some(batch) => batch.checkpoint(log, &partitions.all).await?,
+                    None => Checkpoint::start_of(log),
+                };
+                let has_moved = newest.next != batch_at.next;
+                if has_moved || !self.begins_there(event_log, &floors, &batch_at, partitions).await? {
+                    return Ok(None);
+                }
             }
             moment.realtime_age_ms = table.age_ms().await;
             // Where it has forgotten all there was, there is nothing to leave out.
@@ -278,10 +285,17 @@ impl Serving {
     }
 
     /// Whether a real-time table that begins above the batch table leaves nothing out: there
-    /// is no batch table of that partition, and the log held nothing earlier.
-    async fn begins_there(&self, log: &Arc<dyn EventLog>, floors: &Checkpoint, batch_at: &Checkpoint) -> Result<bool> {
+    /// is no batch table of that partition, and the log held nothing earlier; or what is between
+    /// them went with an earlier life of the topic.
+    async fn begins_there(
+        &self,
+        log: &Arc<dyn EventLog>,
+        floors: &Checkpoint,
+        batch_at: &Checkpoint,
+        partitions: &Partitions,
+    ) -> Result<bool> {
         for (partition, floor) in &floors.next {
-            if batch_at.next_of(partition) < *floor {
+            if batch_at.next_of(partition) < *floor && partitions.begin(partition) < *floor {
                 let is_earlier = match log.bounds(partition).await {
                     Ok(bounds) => bounds.start < *floor,
                     Err(e) if e.is_gone() => false,
@@ -333,8 +347,9 @@ impl Moment {
 pub(super) struct Partitions {
     /// Those that the log has, and the first offsets of their present lives.
     pub(super) live: BTreeMap<TopicPartition, Offset>,
-    /// With those of deleted topics, whose rows stay.
-    pub(super) all: Vec<TopicPartition>,
+    /// Those of deleted topics, whose rows stay, and the offsets where they ended.
+    deleted: BTreeMap<TopicPartition, Offset>,
+    all: Vec<TopicPartition>,
 }
 
 impl Partitions {
@@ -343,13 +358,18 @@ impl Partitions {
         let with_begin = |p: TopicPartition| (p.clone(), description.begin(&p));
         Self {
             live: description.partitions().filter(takes).map(with_begin).collect(),
+            deleted: description.deleted().filter(takes).map(with_begin).collect(),
             all: description.partitions().chain(description.deleted()).filter(takes).collect(),
         }
     }
 
-    /// Those of deleted topics.
     pub(super) fn deleted(&self) -> impl Iterator<Item = &TopicPartition> {
-        self.all.iter().filter(|p| !self.live.contains_key(*p))
+        self.deleted.keys()
+    }
+
+    /// Below it there is nothing in the log, now or ever again.
+    fn begin(&self, partition: &TopicPartition) -> Offset {
+        self.live.get(partition).or_else(|| self.deleted.get(partition)).copied().unwrap_or_default()
     }
 }
 

@@ -200,8 +200,8 @@ async fn layers_go_on_behind_what_was_deleted_before_they_took_it() {
     pipeline.run_batch().await;
     counts(&pipeline, 0..4, "before").await;
     post(&pipeline, 4..6).await;
+    counts(&pipeline, 0..6, "seen before they are deleted").await;
     delete_untaken(&pipeline).await;
-    counts(&pipeline, 0..4, "deleted").await;
     post(&pipeline, 6..9).await;
     let kept = || (0..4).chain(6..9);
     counts(&pipeline, kept(), "in the tail").await;
@@ -258,6 +258,42 @@ async fn what_was_landed_of_a_deleted_topic_comes_with_the_next_batch_run() {
     counts(&pipeline, 0..6, "in batch").await;
     pipeline.trim().await;
     counts(&pipeline, 0..6, "trimmed").await;
+}
+
+/// Views that began behind a hole, which a batch run fills.
+#[tokio::test]
+async fn what_was_landed_before_a_topic_was_created_again_comes_with_the_next_batch_run() {
+    let pipeline = pipeline().await;
+    post(&pipeline, 0..4).await;
+    pipeline.land().await;
+    pipeline.run_batch().await;
+    counts(&pipeline, 0..4, "before").await;
+    post(&pipeline, 4..6).await;
+    pipeline.land().await;
+    delete_untaken(&pipeline).await;
+    post(&pipeline, 6..9).await;
+    counts(&pipeline, (0..4).chain(6..9), "created again").await;
+    pipeline.run_batch().await;
+    counts(&pipeline, 0..9, "in batch").await;
+}
+
+/// As after a start with the speed layer, where there was none before.
+#[tokio::test]
+async fn a_speed_layer_that_begins_behind_a_deletion_leaves_answers_possible() {
+    let pipeline = pipeline().await;
+    post(&pipeline, 0..4).await;
+    pipeline.land().await;
+    pipeline.run_batch().await;
+    post(&pipeline, 4..6).await;
+    pipeline.land().await;
+    delete_untaken(&pipeline).await;
+    post(&pipeline, 6..9).await;
+    pipeline.run_speed().await.unwrap();
+    counts(&pipeline, (0..4).chain(6..9), "in real-time").await;
+    pipeline.run_batch().await;
+    counts(&pipeline, 0..9, "in batch").await;
+    pipeline.trim().await;
+    counts(&pipeline, 0..9, "trimmed").await;
 }
 
 #[tokio::test]

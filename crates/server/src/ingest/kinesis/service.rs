@@ -274,6 +274,11 @@ impl Kinesis {
                 // In this order everywhere.
                 let _changing = handle.changing.write().await;
                 let _creating = this.creating.lock().await;
+                // Another may have deleted it meanwhile, and its name may have been given anew.
+                let found = this.read(|streams| streams.get(&name).map(|stream| stream.id)).await?;
+                if found.is_some_and(|found| found != id) {
+                    return Ok(());
+                }
                 match this.topics.change(&handle.topic, delete).await {
                     Ok(()) | Err(LogError::UnknownTopic(_)) => {}
                     Err(LogError::TopicGrew(_)) => continue,
