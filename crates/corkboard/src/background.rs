@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use model::{Report, Stop, Task};
 use tokio::{runtime::Runtime, sync::Mutex, task::JoinSet};
 
-/// A third of the weight of other threads: on a busy machine they still get on.
-const NICE: i32 = 5;
+/// A sixth of the weight of other threads: on a busy machine they still get on.
+const NICE: i32 = 8;
 
 /// The threads. They end with the last task that has them.
 pub struct Background(Option<Runtime>);

@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 use datafusion::{
     arrow::{array::RecordBatch, compute::concat_batches},
     catalog::TableProvider,
-    prelude::{DataFrame, SessionContext},
+    prelude::{DataFrame, Expr, SessionContext, col, lit},
 };
 use futures::StreamExt;
 use model::{Checkpoint, LogId, Offset, TopicPartition, ViewDef};
@@ -212,7 +212,7 @@ impl Standing {
         stream: &StreamRows,
         stretch: &Stretch,
     ) -> Result<bool> {
-        let mut rows = not_below(stream.rows.clone(), &stretch.start)?;
+        let mut rows = not_below(stream.rows.clone(), &stretch.start)?.filter(stretch.hint(stream))?;
         if let Some(end) = &stretch.end {
             let Some(below) = below(end) else { return Ok(true) };
             rows = rows.filter(below)?;
@@ -400,6 +400,18 @@ impl Running {
 struct Stretch {
     start: Through,
     end: Option<Through>,
+}
+
+impl Stretch {
+    /// What is true of all its rows and can be seen in the statistics of files, so that the others are
+    /// not read.
+    fn hint(&self, stream: &StreamRows) -> Expr {
+        let partitions = || stream.through.keys().chain(stream.before.keys());
+        let start = partitions().map(|p| self.start.get(p).map_or(0, |next| next.0)).min().unwrap_or(0);
+        let ends = |end: &Through| partitions().filter_map(|p| end.get(p)).map(|end| end.0).max().unwrap_or(0);
+        let end = self.end.as_ref().map_or(i64::MAX as u64, ends);
+        col("_offset").gt_eq(lit(start as i64)).and(col("_offset").lt(lit(end as i64)))
+    }
 }
 
 /// Cuts what the groups do not have into stretches in which all streams go on alike.

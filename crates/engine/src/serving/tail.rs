@@ -94,15 +94,15 @@ impl Tail {
         Ok(Read { batches, through, is_complete: through >= end })
     }
 
-    /// Rows from `from` on, cleaned anew and not kept, and the offset after them; None if the
-    /// log has nothing more.
-    pub async fn rows_from(
+    /// Rows from `from` on and below `end`, cleaned anew and not kept, and the offset after them; None
+    /// if there is nothing more.
+    pub async fn rows_between(
         &self,
         log: &dyn EventLog,
         partition: &TopicPartition,
         from: Offset,
+        end: Offset,
     ) -> Result<Option<(RecordBatch, Offset)>> {
-        let end = log.bounds(partition).await?.end;
         if from >= end {
             return Ok(None);
         }
