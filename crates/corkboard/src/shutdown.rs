@@ -1,5 +1,7 @@
 //! Ctrl-C and SIGTERM: the first asks for an orderly stop, the second for one at once.
 
+use std::io::Write;
+
 use anyhow::Context;
 use model::Stop;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -19,13 +21,18 @@ pub fn on_signals() -> anyhow::Result<Shutdown> {
     let signalled = shutdown.clone();
     tokio::spawn(async move {
         either(&mut interrupts, &mut terminations).await;
-        eprintln!("stopping: what was accepted is being finished (once more to stop at once)");
         signalled.orderly.cancel();
+        tell("stopping: what was accepted is being finished (once more to stop at once)");
         either(&mut interrupts, &mut terminations).await;
-        eprintln!("stopping at once");
         signalled.at_once.cancel();
+        tell("stopping at once");
     });
     Ok(shutdown)
+}
+
+/// Also where nobody reads it any more: `eprintln!` would panic.
+fn tell(what: &str) {
+    let _ = writeln!(std::io::stderr(), "{what}");
 }
 
 async fn either(a: &mut Signal, b: &mut Signal) {

@@ -43,7 +43,8 @@ fn check(
     let key = if settings.contains(&WITH_KEYS) { Some(add_key(binary, &folder.0)?) } else { None };
     let mut server = Server::start_in(&folder.0, binary, settings)?;
     let mut check = python::program("openapi/check.py")?;
-    add(check.arg(server.url()));
+    // What it remembers of its runs goes with the server's data.
+    add(check.current_dir(&folder.0).arg(server.url()));
     if let Some(key) = key {
         check.env("CORKBOARD_KEY", key);
     }

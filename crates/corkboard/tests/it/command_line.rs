@@ -4,10 +4,13 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::{BufRead, BufReader},
     net::{SocketAddr, TcpListener},
     path::Path,
+    process::{Command, Stdio},
     sync::mpsc::{self, Sender},
     thread,
+    time::{Duration, Instant},
 };
 
 use corkboard::emulate::{encoding::Encoding, first_posts};
@@ -16,7 +19,7 @@ use serde_json::{Value, json};
 use crate::{
     answers::{self, VIEWS},
     generated,
-    http::eventually,
+    http::{PATIENCE, eventually},
     kill_loop::{self, Ledger},
     pipeline::{self, ByHand},
     posts,
@@ -145,6 +148,30 @@ fn a_stop_while_posts_arrive_is_orderly_and_loses_nothing() {
     let server = start();
     ledger.assert_is_all(&mut server.client());
     server.terminate().succeeded();
+}
+
+#[test]
+fn a_server_stops_in_order_though_nobody_reads_what_it_says_any_more() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_corkboard"))
+        .args(["serve", "--roles", "ingest", "--listen", "127.0.0.1:0", "--data"])
+        .arg(scratch.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert!(first.starts_with("listening on "), "{first}");
+    drop(child.stderr.take());
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let begin = Instant::now();
+    while child.try_wait().unwrap().is_none() && begin.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(20));
+    }
+    // One that did not stop has no code.
+    drop(child.kill());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
