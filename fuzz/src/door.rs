@@ -45,6 +45,22 @@ pub(super) struct Said {
     pub(super) body: Bytes,
 }
 
+/// All doors over a log, and nothing else.
+pub(super) fn doors(log: Arc<dyn EventLog>, config: Arc<Config>) -> Router {
+    let services = Services {
+        log,
+        layers: None,
+        query: None,
+        ingest: true,
+        auth: Arc::new(Auth::off()),
+        tasks: Handle::default(),
+        streams: Arc::new([]),
+        metrics: Arc::new(Metrics::new()),
+        config,
+    };
+    router::router(services, Stop::new())
+}
+
 impl Door {
     /// Over an empty log.
     pub(super) fn new() -> Self {
@@ -52,18 +68,7 @@ impl Door {
     }
 
     pub(super) fn over(log: Arc<MemoryLog>) -> Self {
-        let services = Services {
-            log: log.clone(),
-            layers: None,
-            query: None,
-            ingest: true,
-            auth: Arc::new(Auth::off()),
-            tasks: Handle::default(),
-            streams: Arc::new([]),
-            metrics: Arc::new(Metrics::new()),
-            config: CONFIG.clone(),
-        };
-        Self { log, router: router::router(services, Stop::new()) }
+        Self { router: doors(log.clone(), CONFIG.clone()), log }
     }
 
     pub(super) async fn create(&self, topic: &str, n_partitions: u32) {

@@ -11,13 +11,14 @@ use axum::{Router, body::Body};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use model::{
-    Bounds, Ended, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, Stop, StoredRecord,
-    TopicChange, TopicName, TopicPartition, config::Config,
+    Bounds, Ended, EventLog, LogDescription, LogError, LogId, Offset, OffsetRange, Record, StoredRecord, TopicChange,
+    TopicName, TopicPartition, config::Config,
 };
 use serde_json::Value;
-use server::{Services, auth::Auth, metrics::Metrics, orchestrator::Handle, router};
 use tokio::{runtime::Runtime, sync::watch};
 use tower::ServiceExt;
+
+use super::door::doors;
 
 const N_PARTITIONS: u32 = 3;
 
@@ -80,18 +81,7 @@ static DOOR: LazyLock<Door> = LazyLock::new(|| {
     let router = |strict: bool| {
         let mut config = Config::defaults();
         config.ingest.strict = strict;
-        let services = Services {
-            log: log.clone(),
-            layers: None,
-            query: None,
-            ingest: true,
-            auth: Arc::new(Auth::off()),
-            tasks: Handle::default(),
-            streams: Arc::new([]),
-            metrics: Arc::new(Metrics::new()),
-            config: Arc::new(config),
-        };
-        router::router(services, Stop::new())
+        doors(log.clone(), Arc::new(config))
     };
     let (usual, strict) = (router(false), router(true));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime starts");

@@ -491,17 +491,24 @@ async fn whoever_guesses_is_slowed_down_and_others_are_not() {
     assert!(metrics.contains("corkboard_refused_requests_total{reason=\"unauthenticated\"} 1"), "{metrics}");
 }
 
+pub(crate) fn mac(key: &[u8], text: &str) -> Vec<u8> {
+    ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec()
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+pub(crate) fn sha(text: &str) -> String {
+    hex(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref())
+}
+
 /// Signed by hand, as `auth::sigv4` is compared with botocore elsewhere.
 fn signed(id: &str, secret: &str, body: &str) -> http::request::Parts {
     signed_call("ListStreams", id, secret, body)
 }
 
 pub(crate) fn signed_call(action: &str, id: &str, secret: &str, body: &str) -> http::request::Parts {
-    let mac = |key: &[u8], text: &str| {
-        ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec()
-    };
-    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-    let sha = |text: &str| hex(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref());
     let time = chrono::Utc::now().format("%Y%m%dT%H%M%SZ").to_string();
     let scope = format!("{}/eu-west-1/kinesis/aws4_request", &time[..8]);
     let (media_type, target) = ("application/x-amz-json-1.1", format!("Kinesis_20131202.{action}"));

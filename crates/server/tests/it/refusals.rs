@@ -9,7 +9,7 @@ use model::{EventLog, LogError, Offset, OffsetRange};
 use serde_json::{Value, json};
 
 use crate::{
-    auth::{Keys, id_of},
+    auth::{Keys, hex, id_of, mac, sha},
     harness::{JSON, Server},
     kinesis_client::{AMZ_JSON, base64},
     node::{Node, create, partition},
@@ -201,11 +201,6 @@ async fn who_asks_before_sending_a_body_is_answered_at_once() {
 
 /// The same request as `auth::signed_call` makes, with its credentials in the query.
 fn presigned(id: &str, secret: &str, seconds: u32, body: &str) -> Parts {
-    let mac = |key: &[u8], text: &str| {
-        ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec()
-    };
-    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-    let sha = |text: &str| hex(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref());
     let time = chrono::Utc::now().format("%Y%m%dT%H%M%SZ").to_string();
     let scope = format!("{}/eu-west-1/kinesis/aws4_request", &time[..8]);
     let target = "Kinesis_20131202.ListStreams";
