@@ -22,6 +22,7 @@ use datafusion::{
 };
 use futures::StreamExt;
 use model::{Checkpoint, LogId, Offset, TopicPartition, ViewDef};
+use tokio::task::JoinSet;
 
 use crate::{
     fold::{Epoch, Fold, Keys, Past, StreamFold, Through},
@@ -147,17 +148,24 @@ impl Standing {
         streams: BTreeMap<String, StreamRows>,
     ) -> Result<bool> {
         let hasher = NameHasher::default();
-        let mut folds = Vec::new();
+        let mut reading = JoinSet::new();
         for (name, shape) in &self.mergeable.streams {
             let stream = streams.get(name).with_context(|| format!("stream {name} was not looked at"))?;
-            let before = Checkpoint { log: origin.log, next: stream.before.clone() };
-            let join = shape.join.as_deref();
-            let mut known = Keys::within(&self.spill, &shape.identity, join);
-            if let Some(table) = &stream.batch {
-                known.read(context, table, &hasher, &shape.identity, join, &before).await?;
-            }
-            let past = Past { table: stream.batch.clone(), below: before, known };
-            folds.push(StreamFold::of(name, shape, past));
+            let below = Checkpoint { log: origin.log, next: stream.before.clone() };
+            let known = Keys::within(&self.spill, &shape.identity, shape.join.as_deref());
+            let (name, table, context, hasher) = (name.clone(), stream.batch.clone(), context.clone(), hasher.clone());
+            reading.spawn(async move {
+                let known = match &table {
+                    Some(table) => known.read(&context, table, &hasher, &below).await?,
+                    None => known,
+                };
+                Ok::<_, anyhow::Error>((name, Past { table, below, known }))
+            });
+        }
+        let mut folds = Vec::new();
+        while let Some(read) = reading.join_next().await {
+            let (name, past) = read??;
+            folds.push(StreamFold::of(&name, &self.mergeable.streams[&name], past));
         }
         let mut views = BTreeMap::new();
         for view in &self.views {

@@ -5,49 +5,33 @@
 //! before every commit and after every commit whose outcome is unknown. Two writers at once
 //! are told apart by Delta's conflict check, which fails the one whose `txn` came second.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    num::NonZeroU64,
-    sync::Arc,
-    time::Duration,
-};
+mod writer;
 
-use anyhow::{Context, Result, bail, ensure};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, ensure};
 use datafusion::{
-    arrow::{
-        array::RecordBatch,
-        compute,
-        datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
-    },
+    arrow::datatypes::{Schema, SchemaRef},
     catalog::TableProvider,
-    parquet::{
-        basic::Compression,
-        file::properties::{EnabledStatistics, WriterProperties},
-        schema::types::ColumnPath,
-    },
     prelude::SessionContext,
 };
 use deltalake_core::{
     DeltaTable, DeltaTableBuilder, DeltaTableError,
-    datafile::writer::{DeltaWriter, WriterConfig},
     kernel::{
-        Action, Add, StructType, Transaction, Version,
+        Action, StructType, Transaction, Version,
         engine::arrow_conversion::{TryFromArrow, TryIntoArrow},
         transaction::{CommitBuilder, CommitProperties, TransactionError},
     },
-    operations::{create::CreateBuilder, get_num_idx_cols_and_stats_columns},
+    operations::create::CreateBuilder,
     protocol::{DeltaOperation, SaveMode},
 };
-use model::{
-    Checkpoint, LogId, Offset, OffsetRange, TopicPartition,
-    config::{BatchConfig, MaintainConfig},
-};
+use model::{Checkpoint, LogId, Offset, OffsetRange, TopicPartition, config::MaintainConfig};
 use object_store::{ObjectStore, prefix::PrefixStore};
 use serde_json::Value;
-use tokio::{runtime::Handle, task::JoinSet};
 use url::Url;
 use uuid::Uuid;
 
+pub use self::writer::{Files, Pending, TableWriter, stored_schema};
 use crate::{relation::below, store::Store};
 
 /// The table property that names the definition its rows were made by.
@@ -79,13 +63,6 @@ pub struct TableDef {
     /// The hash of what decides its rows.
     pub definition: String,
     pub log: Uuid,
-}
-
-/// Files written for a table that no commit names yet.
-#[derive(Default)]
-pub struct Pending {
-    adds: Vec<Add>,
-    pub n_rows: u64,
 }
 
 /// How a commit changes the rows.
@@ -351,29 +328,7 @@ impl Table {
     /// Starts to write files that a later `commit` will name, in the schema of the definition:
     /// a commit that replaces the rows may bring other columns than the table has now.
     pub fn writer(&self, schema: &SchemaRef, files: Files) -> TableWriter {
-        let schema = stored_schema(schema);
-        let mut properties = WriterProperties::builder()
-            .set_compression(Compression::SNAPPY)
-            .set_max_row_group_row_count(Some(files.row_group_rows));
-        // Texts come in no order: their least and greatest let no reader skip anything, and cost
-        // a comparison each.
-        for field in schema.fields().iter().filter(|f| f.data_type() == &DataType::Utf8 && f.name() != "_topic") {
-            let column = ColumnPath::from(field.name().as_str());
-            properties = properties.set_column_statistics_enabled(column, EnabledStatistics::None);
-        }
-        let properties = properties.build();
-        let (n_indexed, stats) = get_num_idx_cols_and_stats_columns(None, HashMap::new());
-        let file_bytes = NonZeroU64::new(files.target_bytes as u64);
-        let config = WriterConfig::new(schema.clone(), vec![], Some(properties), file_bytes, None, n_indexed, stats);
-        TableWriter {
-            schema,
-            config,
-            store: self.delta.log_store().object_store(None),
-            n_at_a_time: files.n_at_a_time.max(1),
-            idle: Vec::new(),
-            busy: JoinSet::new(),
-            n_rows: 0,
-        }
+        TableWriter::begin(self.delta.log_store().object_store(None), schema, files)
     }
 
     /// Commits the pending files together with the offsets they cover.
@@ -536,99 +491,4 @@ fn commit_note(def: &TableDef, ranges: &[OffsetRange], note: &Value) -> Value {
         "ranges": ranges,
         "run": note,
     })
-}
-
-/// How files are made.
-#[derive(Clone, Copy, Debug)]
-pub struct Files {
-    pub row_group_rows: usize,
-    pub target_bytes: usize,
-    /// Written at a time, each on a thread of its own.
-    pub n_at_a_time: usize,
-}
-
-impl Files {
-    /// One file whatever its size.
-    pub const ONE: Self = Self { row_group_rows: usize::MAX, target_bytes: usize::MAX, n_at_a_time: 1 };
-
-    pub fn of(config: &BatchConfig, n_at_a_time: usize) -> Self {
-        Self { row_group_rows: config.row_group_rows, target_bytes: config.target_file_bytes, n_at_a_time }
-    }
-}
-
-/// Writes files that no commit names yet.
-pub struct TableWriter {
-    schema: SchemaRef,
-    config: WriterConfig,
-    store: Arc<dyn ObjectStore>,
-    n_at_a_time: usize,
-    idle: Vec<DeltaWriter>,
-    busy: JoinSet<Result<DeltaWriter>>,
-    n_rows: u64,
-}
-
-impl TableWriter {
-    /// Takes a batch; when it cannot be written, this says so, or a later call.
-    pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        if batch.num_rows() == 0 {
-            return Ok(());
-        }
-        self.n_rows += batch.num_rows() as u64;
-        while let Some(done) = self.busy.try_join_next() {
-            self.idle.push(done??);
-        }
-        if self.idle.is_empty() && self.busy.len() == self.n_at_a_time {
-            self.idle.extend(self.busy.join_next().await.transpose()?.transpose()?);
-        }
-        let (batch, schema) = (batch.clone(), self.schema.clone());
-        let mut writer = self.idle.pop().unwrap_or_else(|| DeltaWriter::new(self.store.clone(), self.config.clone()));
-        self.busy.spawn_blocking(move || {
-            let stored = to_stored(&batch, &schema)?;
-            Handle::current().block_on(writer.write(&stored))?;
-            Ok(writer)
-        });
-        Ok(())
-    }
-
-    pub async fn finish(mut self) -> Result<Pending> {
-        let mut adds = Vec::new();
-        let mut closing = JoinSet::new();
-        let mut close = |writer: DeltaWriter| closing.spawn_blocking(|| Handle::current().block_on(writer.close()));
-        for writer in self.idle.drain(..) {
-            close(writer);
-        }
-        while let Some(done) = self.busy.join_next().await {
-            close(done??);
-        }
-        while let Some(closed) = closing.join_next().await {
-            adds.extend(closed??);
-        }
-        Ok(Pending { adds, n_rows: self.n_rows })
-    }
-}
-
-/// The types that Delta tables keep: plain text instead of views.
-pub fn stored_schema(schema: &SchemaRef) -> SchemaRef {
-    let stored = |f: &Arc<Field>| f.as_ref().clone().with_data_type(stored_type(f.data_type()));
-    Arc::new(Schema::new(schema.fields().iter().map(stored).collect::<Vec<_>>()))
-}
-
-fn stored_type(kind: &DataType) -> DataType {
-    match kind {
-        DataType::Utf8View | DataType::LargeUtf8 | DataType::Dictionary(_, _) => DataType::Utf8,
-        DataType::UInt64 => DataType::Int64,
-        DataType::UInt32 => DataType::Int32,
-        DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
-        DataType::List(item) => DataType::List(Arc::new(Field::new("element", stored_type(item.data_type()), true))),
-        other => other.clone(),
-    }
-}
-
-fn to_stored(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    if batch.num_columns() != schema.fields().len() {
-        bail!("{} columns for a table of {}", batch.num_columns(), schema.fields().len());
-    }
-    let columns = batch.columns().iter().zip(schema.fields());
-    let columns = columns.map(|(c, f)| compute::cast(c, f.data_type())).collect::<Result<Vec<_>, _>>()?;
-    Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }

@@ -174,6 +174,7 @@ fn continue_segment(
         segment: Arc::clone(segment),
         written: scanned.position,
         allocated: scanned.position,
+        zeroed: scanned.position,
         group: scanned.group,
         index: IndexBuilder::new(segment.base, config.index_interval_bytes),
         n_index_entries,

@@ -26,6 +26,11 @@ use crate::{
 /// `fdatasync` cheap, and a small topic stays small.
 const MIN_AHEAD_BYTES: u64 = 256 << 10;
 const MAX_AHEAD_BYTES: u64 = 16 << 20;
+/// A group no larger than this takes zeros along, for the blocks behind it: a file system has to note
+/// when allocated blocks are written for the first time, and that note is most of what syncing a
+/// small group costs. Larger groups would pay more for the zeros than they save.
+const SMALL_GROUP_BYTES: u64 = 16 << 10;
+const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Records that wait to be written, already encoded, at most `segment_bytes` of them.
 pub(crate) struct Append {
@@ -77,6 +82,8 @@ pub(crate) struct Active {
     /// Bytes that are on stable storage; the next batch goes there.
     pub(crate) written: u64,
     pub(crate) allocated: u64,
+    /// Up to here blocks have been written, if only with zeros.
+    pub(crate) zeroed: u64,
     pub(crate) group: u32,
     pub(crate) index: IndexBuilder,
     pub(crate) n_index_entries: usize,
@@ -184,6 +191,11 @@ impl Writer {
         }
         let batches = || run.iter().flat_map(|a| &a.batches);
         let mut parts: Vec<IoSlice<'_>> = batches().map(|b| IoSlice::new(b.bytes())).collect();
+        if n_bytes <= SMALL_GROUP_BYTES && needed > active.zeroed {
+            let n_zeros = (ZEROS.len() as u64).min(active.allocated - needed);
+            parts.push(IoSlice::new(&ZEROS[..n_zeros as usize]));
+            active.zeroed = needed + n_zeros;
+        }
         if let Err(e) = file.write_at(&mut parts, active.written).and_then(|()| file.sync_data()) {
             let reason = format!("cannot write {}: {e}", path.display());
             tracing::error!(partition = %self.partition.id, "{reason}; the appends that waited for it were refused");
@@ -327,7 +339,8 @@ impl Writer {
         }
         self.partition.add_segment(Arc::clone(&segment));
         let index = IndexBuilder::new(segment.base, self.partition.index_interval_bytes);
-        self.active = Some(Active { segment, written: 0, allocated: 0, group: 0, index, n_index_entries: 0 });
+        self.active =
+            Some(Active { segment, written: 0, allocated: 0, zeroed: 0, group: 0, index, n_index_entries: 0 });
         Ok(())
     }
 

@@ -35,6 +35,9 @@ pub struct Keys {
     pub names: Known,
     /// None where the join key is the name.
     pub joins: Option<Known>,
+    /// The columns that name a row, and the one that it is joined by.
+    identity: Vec<String>,
+    join: Option<String>,
 }
 
 impl Past {
@@ -89,45 +92,50 @@ impl Keys {
     /// to a folder.
     pub fn within(folder: &Path, identity: &[String], join: Option<&str>) -> Self {
         let has_joins = join.is_some_and(|join| identity != [join]);
-        Self { names: Known::within(folder), joins: has_joins.then(|| Known::within(folder)) }
+        Self {
+            names: Known::within(folder),
+            joins: has_joins.then(|| Known::within(folder)),
+            identity: identity.to_vec(),
+            join: join.map(str::to_owned),
+        }
     }
 
     pub fn size_bytes(&self) -> usize {
         self.names.size_bytes() + self.joins.as_ref().map_or(0, Known::size_bytes)
     }
 
-    /// Adds those of a table's rows below a checkpoint.
+    /// With those of a table's rows below a checkpoint.
     pub async fn read(
-        &mut self,
+        mut self,
         context: &SessionContext,
         table: &Arc<dyn TableProvider>,
         hasher: &NameHasher,
-        identity: &[String],
-        join: Option<&str>,
         at_most: &Checkpoint,
-    ) -> Result<()> {
-        let Some(below) = below(&at_most.next) else { return Ok(()) };
-        let columns: BTreeSet<&str> = identity.iter().map(String::as_str).chain(join).collect();
+    ) -> Result<Self> {
+        let Some(below) = below(&at_most.next) else { return Ok(self) };
+        let (identity, join) = (self.identity.clone(), self.join.clone());
+        let identity: Vec<&str> = identity.iter().map(String::as_str).collect();
+        let columns: BTreeSet<&str> = identity.iter().copied().chain(join.as_deref()).collect();
         if columns.is_empty() {
-            return Ok(());
+            return Ok(self);
         }
         let columns: Vec<Expr> = columns.into_iter().map(|c| Expr::Column(Column::from_name(c))).collect();
         let rows = context.read_table(table.clone())?.filter(below)?.select(columns)?;
         let mut rows = rows.execute_stream().await?;
-        let identity: Vec<&str> = identity.iter().map(String::as_str).collect();
         let (mut names, mut joins) = (Vec::new(), Vec::new());
         while let Some(batch) = rows.try_next().await? {
             if !identity.is_empty() {
                 names.extend(hasher.short_hashes(&batch, &identity)?);
             }
-            if let Some(join) = join.filter(|_| self.joins.is_some()) {
+            if let Some(join) = join.as_deref().filter(|_| self.joins.is_some()) {
                 joins.extend(hasher.short_hashes(&batch, &[join])?);
             }
             if names.len().max(joins.len()) >= HASHES_AT_A_TIME {
                 self.add(std::mem::take(&mut names), std::mem::take(&mut joins))?;
             }
         }
-        self.add(names, joins)
+        self.add(names, joins)?;
+        Ok(self)
     }
 
     pub fn add(&mut self, names: Vec<u64>, joins: Vec<u64>) -> Result<()> {
