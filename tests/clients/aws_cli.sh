@@ -2,18 +2,17 @@
 # A stream as people use it from a shell with AWS's command line (version 1, which takes data as it
 # is and encodes it by itself), against a server that is running:
 #
-#     aws_cli.sh http://127.0.0.1:8082
+#     AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any aws_cli.sh http://127.0.0.1:8082
 #
-# `aws` is on the PATH. Any claim that does not hold ends it.
+# `aws` is on the PATH. If CORKBOARD_OTHER_ID and CORKBOARD_OTHER_SECRET are those of a key that may only
+# describe, the server asks for keys, and refuses wrong ones. Any claim that does not hold ends it.
 set -euo pipefail
 
 url=$1
 stream="cli-$(date +%s%N)"
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-# Nothing of the person who runs this: no keys, no settings, no region.
-export AWS_ACCESS_KEY_ID=AKIDEXAMPLE AWS_SECRET_ACCESS_KEY=secret AWS_DEFAULT_REGION=us-east-1
-export AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null AWS_EC2_METADATA_DISABLED=true AWS_MAX_ATTEMPTS=1
+export AWS_DEFAULT_REGION=us-east-1 AWS_MAX_ATTEMPTS=1
 
 kinesis() {
     aws --endpoint-url "$url" --output text kinesis "$@"
@@ -60,8 +59,18 @@ kinesis split-shard --stream-name "$stream" --shard-to-split "$shard" \
 kinesis wait stream-exists --stream-name "$stream"
 check 'parents' "$(kinesis list-shards --stream-name "$stream" --query 'Shards[].ParentShardId')" "$shard"$'\t'"$shard"
 
-refused=$(kinesis put-record --stream-name nowhere --partition-key a --data x 2>&1) && refused='not refused'
-check 'a stream that is not there' "$(grep --only-matching --max-count=1 ResourceNotFoundException <<<"$refused")" \
-    ResourceNotFoundException
+refused() { # CLAIM STREAM EXPECTED
+    local found
+    found=$(kinesis put-record --stream-name "$2" --partition-key a --data x 2>&1) && found='not refused'
+    [[ $found == *"($3)"* ]] || check "$1" "$found" "$3"
+}
+
+refused 'a stream that is not there' nowhere ResourceNotFoundException
+if [ -n "${CORKBOARD_OTHER_ID-}" ]; then
+    AWS_SECRET_ACCESS_KEY=wrong refused 'a wrong secret' "$stream" InvalidSignatureException
+    AWS_ACCESS_KEY_ID=AKIDEXAMPLE refused 'an id that nobody has' "$stream" UnrecognizedClientException
+    AWS_ACCESS_KEY_ID=$CORKBOARD_OTHER_ID AWS_SECRET_ACCESS_KEY=$CORKBOARD_OTHER_SECRET \
+        refused 'a key that may not' "$stream" AccessDeniedException
+fi
 kinesis delete-stream --stream-name "$stream"
 echo 'AWS CLI: all claims hold'

@@ -4,7 +4,8 @@
 #
 #     curl.sh http://127.0.0.1:8082
 #
-# Any claim that does not hold ends it.
+# If CORKBOARD_KEY and CORKBOARD_OTHER_KEY are keys, the second of which may only describe, the server asks
+# for them. Any claim that does not hold ends it.
 set -euo pipefail
 
 url=$1
@@ -12,9 +13,18 @@ topic="jsontest-$(date +%s%N)"
 group="my_json_consumer-$topic"
 instance="$url/consumers/$group/instances/my_consumer_instance"
 
+key=()
+if [ -n "${CORKBOARD_KEY-}" ]; then
+    key=(-H "Authorization: Bearer $CORKBOARD_KEY")
+fi
+
 # Ends at whatever is no success, and waits for nobody.
 ask() {
-    curl --silent --show-error --fail-with-body --max-time 30 "$@"
+    curl --silent --show-error --fail-with-body --max-time 30 "${key[@]}" "$@"
+}
+
+status() {
+    curl --silent --max-time 30 --output /dev/null --write-out '%{http_code}' "$@"
 }
 
 check() { # CLAIM FOUND EXPECTED
@@ -71,6 +81,18 @@ found=$(printf '{"value": {"type": "JSON", "data": %d}}\n' 1 2 | ask -X POST -H 
 check 'receipts' "$(grep --only-matching '"error_code":200' <<<"$found" | wc -l)" 2
 ask -X DELETE "$url/v3/clusters/$cluster/topics/$topic-3"
 
-status=$(curl --silent --max-time 30 --output /dev/null --write-out '%{http_code}' "$url/topics/$topic-none")
-check 'a topic that is not there' "$status" 404
+check 'a topic that is not there' "$(status "${key[@]}" "$url/topics/$topic-none")" 404
+
+if [ -n "${CORKBOARD_KEY-}" ]; then
+    of_topic=(--header 'Content-Type: application/json' --data '{"records":[{"value":"refused"}]}' "$url/topics/$topic")
+    id=${CORKBOARD_KEY%%.*}
+    check 'no key' "$(status "${of_topic[@]}")" 401
+    check 'a wrong key' "$(status -H "x-api-key: ${CORKBOARD_KEY}x" "${of_topic[@]}")" 401
+    check "an id with another's secret" "$(status --user "$id:${CORKBOARD_OTHER_KEY#*.}" "${of_topic[@]}")" 401
+    check 'a key in the query' "$(status "${of_topic[@]}?x-api-key=$CORKBOARD_KEY")" 401
+    check 'a key that may not' "$(status -H "x-api-key: $CORKBOARD_OTHER_KEY" "${of_topic[@]}")" 403
+    check 'a key that may look' "$(status -H "x-api-key: $CORKBOARD_OTHER_KEY" "$url/topics/$topic")" 200
+    check 'as a header' "$(status -H "x-api-key: $CORKBOARD_KEY" "${of_topic[@]}")" 200
+    check 'as a password' "$(status --user "$id:${CORKBOARD_KEY#*.}" "${of_topic[@]}")" 200
+fi
 echo 'curl: all claims hold'

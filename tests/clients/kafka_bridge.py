@@ -3,12 +3,16 @@ Strimzi's bridge, against a server that is running:
 
     python kafka_bridge.py http://127.0.0.1:8082
 
+If CORKBOARD_KEY is set, the server asks for that key. The library's consumers bring it in a header; its
+producers, who can bring none, have it in the address, as user and password.
+
 It sends a body with every request, with a GET, too. Any claim that does not hold ends it.
 """
 
 import asyncio
 import base64
 import json
+import os
 import sys
 import time
 import types
@@ -24,14 +28,21 @@ GROUP = f"{TOPIC}-readers"
 MAX_BYTES = 1 << 20
 TIMEOUT_SECONDS = 30
 N_RECORDS = 500
+KEY = os.environ.get("CORKBOARD_KEY")
 
 
 def check(claim, found, expected=True):
     assert found == expected, f"{claim}: {found!r}, not {expected!r}"
 
 
+def producer_to(url):
+    if KEY:
+        url = url.replace("://", "://" + KEY.replace(".", ":") + "@")
+    return KafkaBridgeProducer(url, timeout=TIMEOUT_SECONDS)
+
+
 def produce(url):
-    producer = KafkaBridgeProducer(url, timeout=TIMEOUT_SECONDS)
+    producer = producer_to(url)
     binary = [Message(key=f"k{i % 7}", value=f"record {i}".encode()) for i in range(N_RECORDS)]
     check("bytes are taken", producer.sends(TOPIC, binary, binary=True))
     check("JSON is taken", producer.send(TOPIC, Message(key=None, value="caf\u00e9")))
@@ -52,6 +63,7 @@ def consumer(url, **others):
         "proxy": "confluent",
         "sleep_interval_seconds": 0,
         "client_timeout_seconds": TIMEOUT_SECONDS,
+        "headers": {"Authorization": f"Bearer {KEY}"} if KEY else {},
     }
     return KafkaBridgeConsumer(TOPIC, **(settings | others))
 
@@ -89,15 +101,32 @@ async def consume(url):
     second = consumer(url, consumer_name="two")
     async with second:
         check("nothing comes twice", await second.poll_records(max_bytes=MAX_BYTES, timeout=200), [])
-        KafkaBridgeProducer(url, timeout=TIMEOUT_SECONDS).send(TOPIC, Message(key=None, value="later"))
+        producer_to(url).send(TOPIC, Message(key=None, value="later"))
         async for record in second.get_records(max_bytes=MAX_BYTES, timeout=1000):
             check("what came later", json.loads(base64.b64decode(record["value"])), "later")
             break
         await second.commit()
 
 
+async def refused(url):
+    """Who brings no key, or a wrong one."""
+    try:
+        KafkaBridgeProducer(url, timeout=TIMEOUT_SECONDS).send(TOPIC, Message(key=None, value="refused"))
+    except exceptions.KafkaBridgeResourceException:
+        pass
+    else:
+        raise AssertionError("a record without a key was taken")
+    try:
+        async with consumer(url, headers={"Authorization": f"Bearer {KEY}x"}):
+            raise AssertionError("a consumer with a wrong key was made")
+    except exceptions.KafkaBridgeError as error:
+        check("a wrong key", "401" in str(error) and "40101" in str(error))
+
+
 def main():
     url = sys.argv[1]
+    if KEY:
+        asyncio.run(asyncio.wait_for(refused(url), 60))
     produce(url)
     asyncio.run(asyncio.wait_for(consume(url), 60))
     print("kafka-bridge-client: all claims hold")

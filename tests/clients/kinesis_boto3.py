@@ -1,13 +1,18 @@
 """Every action of the Kinesis door, as boto3 asks for it, against a server that is running:
 
-    python kinesis_boto3.py http://127.0.0.1:8082
+    AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any python kinesis_boto3.py http://127.0.0.1:8082
 
-Needs boto3 alone. Makes streams of its own, deletes them, and says how many checks it made.
+Needs boto3 alone. Makes streams of its own, deletes them, and says how many checks it made. If
+CORKBOARD_OTHER_ID and CORKBOARD_OTHER_SECRET are those of a key that may only describe, the server asks for
+keys, and refuses wrong ones.
 """
 
+import datetime
 import hashlib
+import os
 import sys
 import time
+from unittest import mock
 
 import boto3
 from botocore.config import Config
@@ -32,15 +37,13 @@ def refused(claim, code, call, **arguments):
     raise AssertionError(f"{claim}: was not refused")
 
 
-def client(url, **config):
-    return boto3.client(
-        "kinesis",
-        endpoint_url=url,
-        region_name="eu-west-3",
-        aws_access_key_id="AKIDEXAMPLE",
-        aws_secret_access_key="secret",
-        config=Config(retries={"max_attempts": 1}, read_timeout=30, **config),
-    )
+def client(url, **credentials):
+    config = Config(retries={"max_attempts": 1}, read_timeout=30)
+    return boto3.client("kinesis", endpoint_url=url, region_name="eu-west-3", config=config, **credentials)
+
+
+def with_key(url, key_id, secret):
+    return client(url, aws_access_key_id=key_id, aws_secret_access_key=secret)
 
 
 def shards(kinesis, name, **more):
@@ -221,10 +224,37 @@ def subscriptions(kinesis, arn, name):
     kinesis.delete_stream(StreamName=name)
 
 
+def keys(url, name):
+    own, secret = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
+    other, others_secret = os.environ["CORKBOARD_OTHER_ID"], os.environ["CORKBOARD_OTHER_SECRET"]
+    put = {"StreamName": name, "PartitionKey": "k", "Data": b"refused"}
+    for claim, code, key_id, secret_of_it in [
+        ("a wrong secret", "InvalidSignatureException", own, "wrong"),
+        ("another's secret", "InvalidSignatureException", own, others_secret),
+        ("an id that nobody has", "UnrecognizedClientException", "CORK" + "A" * 16, secret),
+        ("a key that may not", "AccessDeniedException", other, others_secret),
+    ]:
+        message = refused(claim, code, with_key(url, key_id, secret_of_it).put_record, **put)
+        check("no secret is said", secret in message or others_secret in message, False)
+    looks = with_key(url, other, others_secret)
+    check("may look", looks.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]["StreamName"], name)
+    refused("may not look into it", "AccessDeniedException", iterator, kinesis=looks, name=name, shard="shardId-000000000000")
+    for minutes, words in [(-6, "Signature expired"), (6, "Signature not yet current"), (-4, None), (4, None)]:
+        now = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(minutes=minutes)
+        with mock.patch("botocore.auth.get_current_datetime", lambda *_: now.replace(tzinfo=None)):
+            if words is None:
+                client(url).list_streams()
+            else:
+                message = refused(f"{minutes} minutes", "InvalidSignatureException", client(url).put_record, **put)
+                check("which clock", words in message)
+
+
 def main(url):
     kinesis = client(url)
     name = f"boto3-{time.time_ns() // 1_000_000}"
     arn = streams(kinesis, name)
+    if "CORKBOARD_OTHER_ID" in os.environ:
+        keys(url, name)
     put = puts(kinesis, name)
     reads(kinesis, name, put)
     check("nothing is lost by resharding", resharding(kinesis, name), len(put) + 1)

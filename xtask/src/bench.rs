@@ -5,14 +5,13 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use self::figures::Figures;
+use crate::scratch;
 
 mod figures;
 
 mod spread;
 
 mod usage;
-
-mod scratch;
 
 mod posts;
 

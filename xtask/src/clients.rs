@@ -2,8 +2,9 @@
 //! them as their documentation says, and end with an error at the first claim that does not hold.
 //! Versions stand in each language's lock file; what is fetched or built is kept in the cache.
 //!
-//! All of them but those that say so ask one server with nothing but the doors and the log, which has to
-//! stop in good order afterwards.
+//! All of them but those that say so ask two servers with nothing but the doors and the log: one without
+//! keys, and one that asks for keys by TLS, where they also try wrong ones. Both have to stop in good order
+//! afterwards.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,7 +14,12 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::{server, server::Server};
+use self::entrance::{Doors, Entrance};
+use crate::server;
+
+mod certificate;
+
+mod entrance;
 
 mod shell;
 
@@ -31,9 +37,11 @@ mod kcl;
 
 mod rust;
 
+mod nginx;
+
 #[derive(Args, Default)]
 pub(crate) struct Arguments {
-    /// Only these: curl, kafka-bridge, kafka-rest-go, openapi, emulators, boto3, aws-cli, javascript, go, java, kcl, rust.
+    /// Only these: curl, kafka-bridge, kafka-rest-go, openapi, emulators, boto3, aws-cli, javascript, go, java, nginx, kcl, rust.
     pub(crate) names: Vec<String>,
     /// Also those that take long: kcl to run, rust to build; and openapi makes up many more requests.
     #[arg(long)]
@@ -52,19 +60,21 @@ struct Client {
 
 /// Each makes ready what it needs.
 enum Run {
-    /// Asks the server at this address, `http://…`.
-    Asks(fn(url: &str) -> Result<()>),
+    /// Asks the server without keys, and then the one with keys and TLS.
+    Asks(fn(&Entrance) -> Result<()>),
+    /// Asks the server without keys alone.
+    AsksWithoutKeys(fn(&Entrance) -> Result<()>),
     /// Starts servers of its own, and does more if there is time.
     Starts(fn(binary: &Path, is_long: bool) -> Result<()>),
 }
 
 impl Client {
-    const fn new(name: &'static str, run: fn(&str) -> Result<()>) -> Self {
+    const fn new(name: &'static str, run: fn(&Entrance) -> Result<()>) -> Self {
         Self { name, is_long: false, run: Run::Asks(run) }
     }
 }
 
-const CLIENTS: [Client; 12] = [
+const CLIENTS: [Client; 13] = [
     Client::new("curl", shell::curl),
     Client::new("kafka-bridge", python::kafka_bridge),
     Client::new("kafka-rest-go", go::kafka_rest),
@@ -75,7 +85,8 @@ const CLIENTS: [Client; 12] = [
     Client::new("javascript", javascript::run),
     Client::new("go", go::kinesis),
     Client::new("java", java::run),
-    Client { name: "kcl", is_long: true, run: Run::Asks(kcl::run) },
+    Client { name: "nginx", is_long: false, run: Run::Starts(nginx::run) },
+    Client { name: "kcl", is_long: true, run: Run::AsksWithoutKeys(kcl::run) },
     Client { name: "rust", is_long: true, run: Run::Asks(rust::run) },
 ];
 
@@ -95,19 +106,24 @@ impl Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let clients = arguments.chosen()?;
     let binary = server::binary(arguments.binary.as_deref())?;
-    let mut server = Server::start_doors(&binary)?;
+    let [open, guarded] = [Doors::without_keys(&binary)?, Doors::with_keys_and_tls(&binary)?];
     let mut took = Vec::new();
     for client in &clients {
         println!("── client {}", client.name);
         let begin = Instant::now();
         let asked = match client.run {
-            Run::Asks(run) => run(&server.url()),
+            Run::Asks(run) => run(&open.entrance).and_then(|()| {
+                println!("   with keys and TLS");
+                run(&guarded.entrance)
+            }),
+            Run::AsksWithoutKeys(run) => run(&open.entrance),
             Run::Starts(run) => run(&binary, arguments.long),
         };
         asked.with_context(|| format!("the client {} found a difference", client.name))?;
         took.push(format!("{} {:.1} s", client.name, begin.elapsed().as_secs_f64()));
     }
-    server.stop()?;
+    open.stop()?;
+    guarded.stop()?;
     println!("clients: {} passed: {}", clients.len(), took.join(", "));
     if !arguments.long && arguments.names.is_empty() {
         let left_out: Vec<_> = CLIENTS.iter().filter(|client| client.is_long).map(|client| client.name).collect();

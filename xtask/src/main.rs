@@ -10,6 +10,8 @@ mod process;
 
 mod workspace;
 
+mod scratch;
+
 mod cache;
 
 mod toolchain;

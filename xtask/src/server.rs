@@ -17,7 +17,7 @@ use crate::{process, workspace};
 
 /// How long a start may take on a busy machine.
 const START: Duration = Duration::from_secs(60);
-const ANNOUNCEMENT: &str = "listening on http://";
+const ANNOUNCEMENT: &str = "listening on ";
 
 pub(crate) struct Server {
     child: Child,
@@ -27,6 +27,7 @@ pub(crate) struct Server {
     is_fresh: bool,
     /// `host:port`.
     pub(crate) address: String,
+    is_secure: bool,
 }
 
 /// The product's binary, built unless one is given.
@@ -48,7 +49,7 @@ impl Server {
 
     /// The same with nothing but the doors and the log: what is posted stays there.
     pub(crate) fn start_doors(binary: &Path) -> Result<Self> {
-        let mut server = Self::start_as(&["serve", "--roles", "ingest"], &fresh_folder()?, binary, &[])?;
+        let mut server = Self::start_doors_in(&fresh_folder()?, binary, &[])?;
         server.is_fresh = true;
         Ok(server)
     }
@@ -56,6 +57,10 @@ impl Server {
     /// With a data folder that stays.
     pub(crate) fn start_in(folder: &Path, binary: &Path, settings: &[(&str, &str)]) -> Result<Self> {
         Self::start_as(&["up"], folder, binary, settings)
+    }
+
+    pub(crate) fn start_doors_in(folder: &Path, binary: &Path, settings: &[(&str, &str)]) -> Result<Self> {
+        Self::start_as(&["serve", "--roles", "ingest"], folder, binary, settings)
     }
 
     fn start_as(what: &[&str], folder: &Path, binary: &Path, settings: &[(&str, &str)]) -> Result<Self> {
@@ -77,8 +82,10 @@ impl Server {
             move || watch(stdout, &found)
         });
         thread::spawn(move || watch(stderr, &found));
-        let mut server = Self { child, folder: folder.to_owned(), is_fresh: false, address: String::new() };
-        server.address = announced.recv_timeout(START).context("the server did not say where it listens")?;
+        let mut server =
+            Self { child, folder: folder.to_owned(), is_fresh: false, address: String::new(), is_secure: false };
+        let announced = announced.recv_timeout(START);
+        (server.is_secure, server.address) = announced.context("the server did not say where it listens")?;
         Ok(server)
     }
 
@@ -87,7 +94,7 @@ impl Server {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", if self.is_secure { "https" } else { "http" }, self.address)
     }
 
     /// In good order, so that its data is as a start will find it.
@@ -105,19 +112,21 @@ fn fresh_folder() -> Result<PathBuf> {
 
 /// Reads all that the server says, so that it never waits for a reader, and passes on where it
 /// listens.
-fn watch(output: impl Read, found: &Sender<String>) {
+fn watch(output: impl Read, found: &Sender<(bool, String)>) {
     for line in BufReader::new(output).lines().map_while(Result::ok) {
-        if let Some(address) = address_in(&line) {
+        if let Some((is_secure, address)) = announced_in(&line) {
             // Whoever waited may have given up by now.
-            let _ = found.send(address.to_owned());
+            let _ = found.send((is_secure, address.to_owned()));
         }
     }
 }
 
-fn address_in(line: &str) -> Option<&str> {
+/// Whether by TLS, and where.
+fn announced_in(line: &str) -> Option<(bool, &str)> {
     let (_, rest) = line.split_once(ANNOUNCEMENT)?;
+    let (scheme, rest) = rest.split_once("://").filter(|(scheme, _)| ["http", "https"].contains(scheme))?;
     let end = rest.find(|c: char| c.is_whitespace() || c == '/' || c == '"' || c == '\u{1b}').unwrap_or(rest.len());
-    Some(&rest[..end]).filter(|address| !address.is_empty())
+    Some((scheme == "https", &rest[..end])).filter(|(_, address)| !address.is_empty())
 }
 
 impl Drop for Server {
@@ -133,18 +142,19 @@ impl Drop for Server {
 
 #[cfg(test)]
 mod tests {
-    use super::address_in;
+    use super::announced_in;
 
     #[test]
     fn the_address_is_read_from_a_line() {
         for (line, expected) in [
-            ("listening on http://127.0.0.1:4100", Some("127.0.0.1:4100")),
-            ("INFO listening on http://127.0.0.1:4100/ data=x", Some("127.0.0.1:4100")),
-            ("listening on http://[::1]:80 now", Some("[::1]:80")),
+            ("listening on http://127.0.0.1:4100", Some((false, "127.0.0.1:4100"))),
+            ("INFO listening on https://127.0.0.1:4100/ data=x", Some((true, "127.0.0.1:4100"))),
+            ("listening on http://[::1]:80 now", Some((false, "[::1]:80"))),
             ("listening soon", None),
+            ("listening on gopher://127.0.0.1:70", None),
             ("listening on http:// ", None),
         ] {
-            assert_eq!(address_in(line), expected, "{line}");
+            assert_eq!(announced_in(line), expected, "{line}");
         }
     }
 }

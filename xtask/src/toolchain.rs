@@ -31,7 +31,8 @@ impl Toolchain {
             process::run(Command::new("apt-get").args(["update", "--quiet", "--quiet"]))?;
             let mut install = Command::new("apt-get");
             install.args(["install", "--yes", "--quiet", "--quiet", "--no-install-recommends"]).args(self.packages);
-            process::run(install.env("DEBIAN_FRONTEND", "noninteractive"))
+            // In this runlevel no service starts by itself.
+            process::run(install.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1"))
         };
         install().with_context(|| advice.clone())?;
         match self.missing() {

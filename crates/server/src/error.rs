@@ -23,23 +23,11 @@ pub struct KafkaError {
     pub message: Cow<'static, str>,
     /// What `/metrics` counts it under.
     pub reason: &'static str,
-    closes: bool,
 }
 
 impl KafkaError {
     fn new(status: StatusCode, code: u32, reason: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, message: message.into(), reason, closes: false }
-    }
-
-    /// The same, and the connection ends: the rest of the request is not worth reading.
-    #[must_use]
-    pub fn closing(self) -> Self {
-        Self { closes: true, ..self }
-    }
-
-    /// Whether the connection is to end.
-    pub(crate) fn closes(&self) -> bool {
-        self.closes
+        Self { status, code, message: message.into(), reason }
     }
 
     pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
@@ -182,17 +170,17 @@ impl KafkaError {
 
     pub fn body_timeout() -> Self {
         let message = "the request body did not arrive in time (server.body_timeout_ms)";
-        Self::new(StatusCode::REQUEST_TIMEOUT, 408, "body_timeout", message).closing()
+        Self::new(StatusCode::REQUEST_TIMEOUT, 408, "body_timeout", message)
     }
 
     pub fn body_too_slow() -> Self {
         let message = "the request body arrives too slowly (server.min_bytes_per_second)";
-        Self::new(StatusCode::REQUEST_TIMEOUT, 408, "body_too_slow", message).closing()
+        Self::new(StatusCode::REQUEST_TIMEOUT, 408, "body_too_slow", message)
     }
 
     pub fn body_too_large(limit_bytes: usize) -> Self {
         let message = format!("the request body is larger than {limit_bytes} bytes (ingest.max_body_bytes)");
-        Self::too_large(message).closing()
+        Self::too_large(message)
     }
 
     pub fn too_large(message: impl Into<Cow<'static, str>>) -> Self {
@@ -261,9 +249,6 @@ impl IntoResponse for KafkaError {
         headers.insert(header::CONTENT_TYPE, KAFKA_JSON);
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
-        }
-        if self.closes {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

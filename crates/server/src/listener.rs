@@ -25,7 +25,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use axum::{Router, body::Body, response::Response};
-use http::{Request, Version};
+use http::{HeaderValue, Request, Version, header};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -340,7 +340,8 @@ fn answer(
     activity: Arc<Activity>,
 ) -> impl Future<Output = Result<Response, Infallible>> {
     let stream = (request.version() == Version::HTTP_2).then(|| OpenStream::new(activity.clone()));
-    // Only HTTP/1 has to end a connection for a body that nobody reads.
+    // Only HTTP/1 has to end a connection for a body that nobody reads, and should say so before.
+    let waits_for_word = request.headers().contains_key(header::EXPECT);
     let mut request = match &stream {
         Some(_) => request.map(Body::new),
         None => request.map(|body| Body::new(WatchedBody::new(body, activity.clone()))),
@@ -353,13 +354,14 @@ fn answer(
     }
     let response = router.call(request);
     async move {
-        let response = response.await;
-        match stream {
-            Some(stream) => response.map(|r| r.map(|body| Body::new(WatchedAnswer::new(body, stream)))),
-            None => {
-                activity.request_ends();
-                response
-            }
+        let Ok(mut response) = response.await;
+        if let Some(stream) = stream {
+            return Ok(response.map(|body| Body::new(WatchedAnswer::new(body, stream))));
         }
+        if !activity.may_go_on(waits_for_word).await {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        activity.request_ends();
+        Ok(response)
     }
 }

@@ -1,8 +1,9 @@
 // A stream as AWS's SDK for Go uses it, against a server that is running:
 //
-//	go run . http://127.0.0.1:8082
+//	AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any go run . http://127.0.0.1:8082
 //
-// Any claim that does not hold ends it.
+// If CORKBOARD_OTHER_ID and CORKBOARD_OTHER_SECRET are those of a key that may only describe, the server asks
+// for keys, and refuses wrong ones. Any claim that does not hold ends it.
 package main
 
 import (
@@ -18,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+	"github.com/aws/smithy-go"
 )
 
 var half = new(big.Int).Lsh(big.NewInt(1), 127).String()
@@ -112,16 +114,47 @@ func (s stream) subscribe(arn, shard *string, expected []types.Record) {
 	}))
 }
 
+func client(id, secret string) *kinesis.Client {
+	return kinesis.New(kinesis.Options{
+		Region: "us-east-1", BaseEndpoint: aws.String(os.Args[1]), RetryMaxAttempts: 1,
+		Credentials: credentials.NewStaticCredentialsProvider(id, secret, ""),
+	})
+}
+
+// keys tries those that are wrong, or may not.
+func (s stream) keys() {
+	own, secret := os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY")
+	other, othersSecret := os.Getenv("CORKBOARD_OTHER_ID"), os.Getenv("CORKBOARD_OTHER_SECRET")
+	for _, refused := range []struct{ id, secret, code string }{
+		{own, "wrong", "InvalidSignatureException"},
+		{own, othersSecret, "InvalidSignatureException"},
+		{"AKIDEXAMPLE", secret, "UnrecognizedClientException"},
+		{other, othersSecret, "AccessDeniedException"},
+	} {
+		_, err := client(refused.id, refused.secret).PutRecord(s, &kinesis.PutRecordInput{
+			StreamName: s.name, PartitionKey: aws.String("a"), Data: []byte("refused"),
+		})
+		var said smithy.APIError
+		check(refused.code+" is an error", errors.As(err, &said), true)
+		check("its code", said.ErrorCode(), refused.code)
+	}
+	looked := must(client(other, othersSecret).DescribeStreamSummary(s, &kinesis.DescribeStreamSummaryInput{
+		StreamName: s.name,
+	}))
+	check("a key that may look", *looked.StreamDescriptionSummary.StreamName, *s.name)
+}
+
 func main() {
 	log.SetFlags(0)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	s := stream{ctx, kinesis.New(kinesis.Options{
-		Region: "us-east-1", BaseEndpoint: aws.String(os.Args[1]), RetryMaxAttempts: 1,
-		Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "secret", ""),
-	}), aws.String(fmt.Sprintf("go-%d", time.Now().UnixMilli()))}
+	s := stream{ctx, client(os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY")),
+		aws.String(fmt.Sprintf("go-%d", time.Now().UnixMilli()))}
 	must(s.CreateStream(s, &kinesis.CreateStreamInput{StreamName: s.name, ShardCount: aws.Int32(1)}))
 	arn := s.untilActive().StreamARN
+	if os.Getenv("CORKBOARD_OTHER_ID") != "" {
+		s.keys()
+	}
 
 	first := s.put("hello", nil)
 	entries := make([]types.PutRecordsRequestEntry, 500)

@@ -1,9 +1,11 @@
 // A stream as AWS's SDK for Java uses it, against a server that is running:
 //
-//     java -cp 'jars/*' Kinesis.java http://127.0.0.1:8082 default|http1
+//     AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any \
+//         java -cp 'jars/*' Kinesis.java http://127.0.0.1:8082 default|http1
 //
-// It speaks CBOR. `default` is the SDK's own choice, HTTP/2 from the first byte on. Any claim that
-// does not hold ends it.
+// It speaks CBOR. `default` is the SDK's own choice, HTTP/2 from the first byte on. If CORKBOARD_OTHER_ID
+// and CORKBOARD_OTHER_SECRET are those of a key that may only describe, the server asks for keys, and
+// refuses wrong ones. Any claim that does not hold ends it.
 
 import java.math.BigInteger;
 import java.net.URI;
@@ -22,6 +24,8 @@ import software.amazon.awssdk.http.Protocol;
 import software.amazon.awssdk.http.nio.netty.NettyNioAsyncHttpClient;
 import software.amazon.awssdk.regions.Region;
 import software.amazon.awssdk.services.kinesis.KinesisAsyncClient;
+import software.amazon.awssdk.services.kinesis.KinesisClient;
+import software.amazon.awssdk.services.kinesis.model.KinesisException;
 import software.amazon.awssdk.services.kinesis.model.PutRecordsRequestEntry;
 import software.amazon.awssdk.services.kinesis.model.Record;
 import software.amazon.awssdk.services.kinesis.model.ResourceNotFoundException;
@@ -102,12 +106,52 @@ public class Kinesis {
     client.deregisterStreamConsumer(r -> r.consumerARN(consumer.consumerARN())).get();
   }
 
+  /** The client that waits for each answer, on HTTP/1.1. */
+  static KinesisClient waiting(URI endpoint, String id, String secret) {
+    return KinesisClient.builder().endpointOverride(endpoint).region(Region.US_EAST_1)
+        .credentialsProvider(StaticCredentialsProvider.create(AwsBasicCredentials.create(id, secret)))
+        .overrideConfiguration(o -> o.apiCallTimeout(Duration.ofSeconds(20)).retryStrategy(r -> r.maxAttempts(1)))
+        .build();
+  }
+
+  /** Reads with it, and tries keys that are wrong, or may not, where they are asked for. */
+  void wait(URI endpoint, String shard, int records) {
+    var env = System.getenv();
+    var own = env.get("AWS_ACCESS_KEY_ID");
+    var secret = env.get("AWS_SECRET_ACCESS_KEY");
+    try (var waiting = waiting(endpoint, own, secret)) {
+      var at = waiting.getShardIterator(r -> r.streamName(stream).shardId(shard)
+          .shardIteratorType(ShardIteratorType.TRIM_HORIZON)).shardIterator();
+      check("waited for", waiting.getRecords(r -> r.shardIterator(at)).records().size(), records);
+    }
+    var other = env.get("CORKBOARD_OTHER_ID");
+    if (other == null) {
+      return;
+    }
+    var othersSecret = env.get("CORKBOARD_OTHER_SECRET");
+    for (var wrong : List.of(List.of(own, "wrong", "InvalidSignatureException"),
+        List.of(own, othersSecret, "InvalidSignatureException"),
+        List.of("AKIDEXAMPLE", secret, "UnrecognizedClientException"),
+        List.of(other, othersSecret, "AccessDeniedException"))) {
+      try (var waiting = waiting(endpoint, wrong.get(0), wrong.get(1))) {
+        waiting.putRecord(r -> r.streamName(stream).partitionKey("a").data(SdkBytes.fromUtf8String("refused")));
+        throw new AssertionError(wrong.get(2) + " was not said");
+      } catch (KinesisException error) {
+        check("a wrong key", error.awsErrorDetails().errorCode(), wrong.get(2));
+      }
+    }
+    try (var waiting = waiting(endpoint, other, othersSecret)) {
+      var described = waiting.describeStreamSummary(r -> r.streamName(stream)).streamDescriptionSummary();
+      check("a key that may look", described.streamName(), stream);
+    }
+  }
+
   String put(String data) throws Exception {
     return client.putRecord(r -> r.streamName(stream).partitionKey("a").data(SdkBytes.fromUtf8String(data)))
         .get().shardId();
   }
 
-  void run() throws Exception {
+  void run(URI endpoint) throws Exception {
     client.createStream(r -> r.streamName(stream).shardCount(1)).get();
     untilActive();
     var shard = put("hello");
@@ -137,6 +181,7 @@ public class Kinesis {
     check("its parent", shards.get(2).parentShardId(), shard);
     check("in the child", texts(read(child)), List.of("child"));
     check("in the parent", read(shard).size(), 502);
+    wait(endpoint, shard, 502);
 
     try {
       client.describeStream(r -> r.streamName("nowhere")).get();
@@ -148,17 +193,17 @@ public class Kinesis {
   }
 
   public static void main(String[] arguments) {
+    var endpoint = URI.create(arguments[0]);
     var builder = KinesisAsyncClient.builder()
-        .endpointOverride(URI.create(arguments[0]))
+        .endpointOverride(endpoint)
         .region(Region.US_EAST_1)
-        .credentialsProvider(StaticCredentialsProvider.create(AwsBasicCredentials.create("AKIDEXAMPLE", "secret")))
         .overrideConfiguration(o -> o.apiCallTimeout(Duration.ofSeconds(20)).retryStrategy(r -> r.maxAttempts(1)));
     var protocol = arguments[1];
     if (protocol.equals("http1")) {
       builder.httpClientBuilder(NettyNioAsyncHttpClient.builder().protocol(Protocol.HTTP1_1));
     }
     try (var client = builder.build()) {
-      new Kinesis(client, "java-" + protocol + "-" + System.currentTimeMillis()).run();
+      new Kinesis(client, "java-" + protocol + "-" + System.currentTimeMillis()).run(endpoint);
       System.out.println("Java, " + protocol + ": all claims hold");
     } catch (Throwable error) {
       error.printStackTrace();

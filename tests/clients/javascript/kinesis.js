@@ -1,9 +1,11 @@
 // A stream as AWS's SDK for JavaScript uses it, against a server that is running:
 //
-//     NODE_PATH=…/node_modules node kinesis.js http://127.0.0.1:8082 default|http1
+//     AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any NODE_PATH=…/node_modules \
+//         node kinesis.js http://127.0.0.1:8082 default|http1
 //
 // `default` is the SDK's own choice, HTTP/2 from the first byte on; `http1` is what many set for
-// servers in a test. Any claim that does not hold ends it.
+// servers in a test. If CORKBOARD_OTHER_ID and CORKBOARD_OTHER_SECRET are those of a key that may only
+// describe, the server asks for keys, and refuses wrong ones. Any claim that does not hold ends it.
 
 "use strict";
 
@@ -14,13 +16,15 @@ const { NodeHttpHandler } = require("@smithy/node-http-handler");
 const [, , endpoint, protocol] = process.argv;
 const HALF = (1n << 127n).toString();
 
-const client = new kinesis.KinesisClient({
-  endpoint,
-  region: "us-east-1",
-  credentials: { accessKeyId: "AKIDEXAMPLE", secretAccessKey: "secret" },
-  maxAttempts: 1,
-  ...(protocol === "http1" && { requestHandler: new NodeHttpHandler({ requestTimeout: 20_000 }) }),
-});
+const connect = (settings) =>
+  new kinesis.KinesisClient({
+    endpoint,
+    region: "us-east-1",
+    maxAttempts: 1,
+    ...(protocol === "http1" && { requestHandler: new NodeHttpHandler({ requestTimeout: 20_000 }) }),
+    ...settings,
+  });
+const client = connect({});
 
 const ask = (name, input) => client.send(new kinesis[`${name}Command`](input));
 const text = (record) => Buffer.from(record.Data).toString();
@@ -38,12 +42,37 @@ async function read(StreamName, ShardId) {
   return records;
 }
 
+/** Whose signatures are taken, and for what. */
+async function keys(StreamName) {
+  const env = process.env;
+  const own = { accessKeyId: env.AWS_ACCESS_KEY_ID, secretAccessKey: env.AWS_SECRET_ACCESS_KEY };
+  const other = { accessKeyId: env.CORKBOARD_OTHER_ID, secretAccessKey: env.CORKBOARD_OTHER_SECRET };
+  const put = (settings) =>
+    connect(settings).send(new kinesis.PutRecordCommand({ StreamName, PartitionKey: "a", Data: Buffer.from("refused") }));
+  for (const [name, credentials] of [
+    ["InvalidSignatureException", { ...own, secretAccessKey: "wrong" }],
+    ["InvalidSignatureException", { ...own, secretAccessKey: other.secretAccessKey }],
+    ["UnrecognizedClientException", { ...own, accessKeyId: "AKIDEXAMPLE" }],
+    ["AccessDeniedException", other],
+  ]) {
+    await assert.rejects(put({ credentials }), { name });
+  }
+  const looked = await connect({ credentials: other }).send(new kinesis.ListStreamsCommand({}));
+  assert.ok(looked.StreamNames.includes(StreamName));
+  const isLate = { name: "InvalidSignatureException", message: /Signature expired/ };
+  await assert.rejects(put({ systemClockOffset: -360_000 }), isLate);
+  // Clients that try again set their clock by what the answer's `Date` says.
+  const late = connect({ systemClockOffset: -360_000, maxAttempts: 2 });
+  assert.equal((await late.send(new kinesis.ListStreamsCommand({}))).$metadata.attempts, 2);
+}
+
 async function main() {
   const StreamName = `javascript-${protocol}-${Date.now()}`;
   await ask("CreateStream", { StreamName, ShardCount: 1 });
   await kinesis.waitUntilStreamExists({ client, maxWaitTime: 20 }, { StreamName });
   const { StreamDescriptionSummary: summary } = await ask("DescribeStreamSummary", { StreamName });
   assert.equal(summary.StreamStatus, "ACTIVE");
+  if (process.env.CORKBOARD_OTHER_ID) await keys(StreamName);
 
   const put = await ask("PutRecord", { StreamName, PartitionKey: "a", Data: Buffer.from("hello") });
   const entries = Array.from({ length: 500 }, (_, i) => ({ PartitionKey: `k${i}`, Data: Buffer.from(`record ${i}`) }));

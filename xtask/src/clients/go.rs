@@ -4,21 +4,22 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
+use super::entrance::Entrance;
 use crate::{cache, process, toolchain::Toolchain, workspace};
 
 const LOCK: &str = "tests/clients/go/go.sum";
 const GO: Toolchain =
     Toolchain { programs: &["go"], packages: &["golang-go"], otherwise: "Go 1.24 or later (https://go.dev/dl)" };
 
-pub(super) fn kinesis(url: &str) -> Result<()> {
-    run(".", "kinesis", url)
+pub(super) fn kinesis(entrance: &Entrance) -> Result<()> {
+    run(".", "kinesis", entrance)
 }
 
-pub(super) fn kafka_rest(url: &str) -> Result<()> {
-    run("./kafkarest", "kafkarest", url)
+pub(super) fn kafka_rest(entrance: &Entrance) -> Result<()> {
+    run("./kafkarest", "kafkarest", entrance)
 }
 
-fn run(package: &str, program: &str, url: &str) -> Result<()> {
+fn run(package: &str, program: &str, entrance: &Entrance) -> Result<()> {
     GO.ensure()?;
     let folder = cache::prepared("go", LOCK, |folder, _| process::run(go(folder).args(["mod", "download"])))?;
     let program = folder.join(program);
@@ -26,7 +27,7 @@ fn run(package: &str, program: &str, url: &str) -> Result<()> {
     let mut build = go(&folder);
     build.env("GOPROXY", "off").args(["build", "-o"]).arg(&program).arg(package);
     process::run(&mut build).with_context(|| format!("build with {}", GO.otherwise))?;
-    process::run(Command::new(&program).arg(url))
+    process::run(entrance.let_in(Command::new(&program).arg(&entrance.url)))
 }
 
 /// `go` in the clients' folder, with its modules and what it builds in the cache's.

@@ -4,17 +4,19 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use super::entrance::Entrance;
 use crate::{maven, process, workspace};
 
 const LIST: &str = "tests/clients/java/pom.xml";
 
-pub(super) fn run(url: &str) -> Result<()> {
+pub(super) fn run(entrance: &Entrance) -> Result<()> {
     let jars = maven::jars("java", LIST)?;
-    for protocol in ["default", "http1"] {
+    for protocol in entrance.protocols() {
         let mut java = Command::new("java");
         // It runs for seconds: compiling its code well would take longer than it saves.
         java.args(["-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp"]).arg(jars.join("*"));
-        process::run(java.arg(workspace::root().join("tests/clients/java/Kinesis.java")).args([url, protocol]))?;
+        entrance.let_in_java(&mut java)?.arg(workspace::root().join("tests/clients/java/Kinesis.java"));
+        process::run(java.args([&entrance.url, *protocol]))?;
     }
     Ok(())
 }

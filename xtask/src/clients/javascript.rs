@@ -4,6 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
+use super::entrance::Entrance;
 use crate::{cache, process, toolchain::Toolchain, workspace};
 
 const FOLDER: &str = "tests/clients/javascript";
@@ -11,13 +12,14 @@ const LOCK: &str = "tests/clients/javascript/package-lock.json";
 const NODE: Toolchain =
     Toolchain { programs: &["node", "npm"], packages: &["nodejs", "npm"], otherwise: "Node.js 20 or later with npm" };
 
-pub(super) fn run(url: &str) -> Result<()> {
+pub(super) fn run(entrance: &Entrance) -> Result<()> {
     NODE.ensure()?;
     let modules = cache::prepared("javascript", LOCK, install)?.join("node_modules");
-    for protocol in ["default", "http1"] {
+    for protocol in entrance.protocols() {
         let mut node = Command::new("node");
         node.env("NODE_PATH", &modules).env("AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED", "true");
-        process::run(node.arg(workspace::root().join(FOLDER).join("kinesis.js")).args([url, protocol]))?;
+        node.arg(workspace::root().join(FOLDER).join("kinesis.js")).args([&entrance.url, *protocol]);
+        process::run(entrance.let_in(&mut node))?;
     }
     Ok(())
 }

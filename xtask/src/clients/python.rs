@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::Result;
 
+use super::entrance::Entrance;
 use crate::{process, python, workspace};
 
 const REQUIREMENTS: &str = "tests/clients/requirements.txt";
@@ -13,20 +14,20 @@ pub(super) fn environment() -> Result<PathBuf> {
     python::environment(REQUIREMENTS)
 }
 
-pub(super) fn emulators(url: &str) -> Result<()> {
-    run("emulators.py", url)
+pub(super) fn emulators(entrance: &Entrance) -> Result<()> {
+    run("emulators.py", entrance)
 }
 
-pub(super) fn kafka_bridge(url: &str) -> Result<()> {
-    run("kafka_bridge.py", url)
+pub(super) fn kafka_bridge(entrance: &Entrance) -> Result<()> {
+    run("kafka_bridge.py", entrance)
 }
 
-pub(super) fn boto3(url: &str) -> Result<()> {
-    run("kinesis_boto3.py", url)
+pub(super) fn boto3(entrance: &Entrance) -> Result<()> {
+    run("kinesis_boto3.py", entrance)
 }
 
-fn run(file: &str, url: &str) -> Result<()> {
-    process::run(program(file)?.arg(url))
+pub(super) fn run(file: &str, entrance: &Entrance) -> Result<()> {
+    process::run(entrance.let_in(program(file)?.arg(&entrance.url)))
 }
 
 /// A program below `tests/clients`, to be given its arguments.

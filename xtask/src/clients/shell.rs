@@ -4,22 +4,22 @@ use std::{env, iter, process::Command};
 
 use anyhow::{Context, Result};
 
-use super::python;
+use super::{entrance::Entrance, python};
 use crate::{process, toolchain::Toolchain, workspace};
 
 const CURL: Toolchain =
     Toolchain { programs: &["curl", "bash"], packages: &["curl", "bash"], otherwise: "curl and bash" };
 
-pub(super) fn curl(url: &str) -> Result<()> {
+pub(super) fn curl(entrance: &Entrance) -> Result<()> {
     CURL.ensure()?;
-    process::run(script("curl.sh").arg(url))
+    process::run(entrance.let_in(script("curl.sh").arg(&entrance.url)))
 }
 
-pub(super) fn aws_cli(url: &str) -> Result<()> {
+pub(super) fn aws_cli(entrance: &Entrance) -> Result<()> {
     let programs = python::environment()?.join("bin");
     let paths = env::var_os("PATH").unwrap_or_default();
     let paths = env::join_paths(iter::once(programs).chain(env::split_paths(&paths))).context("extend the PATH")?;
-    process::run(script("aws_cli.sh").arg(url).env("PATH", paths))
+    process::run(entrance.let_in(script("aws_cli.sh").arg(&entrance.url).env("PATH", paths)))
 }
 
 fn script(name: &str) -> Command {

@@ -15,7 +15,7 @@ use ring::{digest, hmac};
 use subtle::ConstantTimeEq;
 
 use super::{AskedUri, hex};
-use canonical::CanonicalRequest;
+use canonical::{AUTHORITY, CanonicalRequest};
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const TERMINATOR: &str = "aws4_request";
@@ -331,7 +331,7 @@ impl<'r> Signed<'r> {
     /// The headers that decide what is asked must be signed, and be there once.
     fn check_headers(&self, headers: &HeaderMap) -> Result<(), SignatureError> {
         let is_signed = |name: &str| self.signed_headers.iter().any(|signed| signed == name);
-        if !is_signed("host") {
+        if !is_signed("host") && !is_signed(AUTHORITY) {
             return Err(SignatureError::invalid("'Host' must be a 'SignedHeader' in the AWS Authorization."));
         }
         for name in headers.keys() {

@@ -11,15 +11,13 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use model::config::Config;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::admission::{Budget, Permit};
 use crate::{error::KafkaError, metrics::Metrics, pace::Pace};
 
-/// A body of so many bytes is paid for at once, and one that is refused is thrown away as it comes,
-/// if it comes soon: a new connection would cost more.
+/// A body of so many bytes is paid for at once.
 const SMALL_BYTES: usize = 64 << 10;
-const SOON: Duration = Duration::from_millis(50);
 
 /// How bodies are read: how large one may be, how long it may take, and the room for all.
 pub struct Bodies {
@@ -54,12 +52,7 @@ impl Bodies {
             Some(Ok(n)) if n <= self.max_bytes => Some(n),
             Some(_) => return Err(KafkaError::body_too_large(self.max_bytes)),
         };
-        let Some(permit) = self.admit(announced.unwrap_or(0)) else {
-            let is_small = announced.is_some_and(|n| n <= SMALL_BYTES) && !headers.contains_key(header::EXPECT);
-            let is_gone = is_small && timeout(SOON, throw_away(body)).await.unwrap_or(false);
-            let refusal = KafkaError::overloaded();
-            return Err(if is_gone { refusal } else { refusal.closing() });
-        };
+        let permit = self.admit(announced.unwrap_or(0)).ok_or_else(KafkaError::overloaded)?;
         let mut arriving = Arriving { body, bodies: self, began: Instant::now(), n_bytes: 0 };
         match arriving.next().await? {
             None => Ok((Bytes::new(), permit)),
@@ -94,7 +87,7 @@ impl Bodies {
             let missing = needed.saturating_sub(permit.n_bytes());
             let ahead = needed.saturating_mul(2).min(most_bytes).saturating_sub(permit.n_bytes());
             if missing > 0 && !permit.grow(ahead) && !permit.grow(missing) {
-                return Err(KafkaError::overloaded().closing());
+                return Err(KafkaError::overloaded());
             }
             if needed > whole.capacity() {
                 whole.reserve(permit.n_bytes() - whole.len());
@@ -110,16 +103,6 @@ impl Bodies {
 pub(super) fn is_plain(headers: &HeaderMap) -> bool {
     let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
     encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
-}
-
-/// Whether the body came to its end.
-async fn throw_away(mut body: Body) -> bool {
-    while let Some(frame) = body.frame().await {
-        if frame.is_err() {
-            return false;
-        }
-    }
-    true
 }
 
 /// A body under way.

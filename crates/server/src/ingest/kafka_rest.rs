@@ -6,6 +6,7 @@
 //! says 200 even when none is, and producers that look no further would lose them.
 
 mod consumers;
+mod links;
 mod media;
 mod metadata;
 mod records;

@@ -223,11 +223,7 @@ fn refused(doors: &Doors, refusal: Refusal) -> Response {
                 }
             });
             let mut response = (error.status, [(header::CONTENT_TYPE, format.media_type())], body).into_response();
-            let headers = response.headers_mut();
-            headers.insert(ERROR_TYPE, HeaderValue::from_static(error.name));
-            if error.closes {
-                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
+            response.headers_mut().insert(ERROR_TYPE, HeaderValue::from_static(error.name));
             response
         }
         Refusal::Xml(status, name, message) => {

@@ -68,10 +68,8 @@ async fn take(State(doors): State<Arc<Doors>>, request: Request) -> Response {
             doors.services.metrics.refused(error.reason);
             let kafka = error.clone().into_response();
             let mut response = detail(error.status, &json!(error.message));
-            for name in [header::RETRY_AFTER, header::CONNECTION] {
-                if let Some(value) = kafka.headers().get(&name) {
-                    response.headers_mut().insert(name, value.clone());
-                }
+            if let Some(value) = kafka.headers().get(header::RETRY_AFTER) {
+                response.headers_mut().insert(header::RETRY_AFTER, value.clone());
             }
             response
         }

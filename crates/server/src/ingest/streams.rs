@@ -131,10 +131,8 @@ impl Doors {
         self.services.metrics.refused(error.reason);
         let kafka = error.clone().into_response();
         let mut response = gateway::message(error.status, error_type(error.status), &error.message);
-        for name in [header::RETRY_AFTER, header::CONNECTION] {
-            if let Some(value) = kafka.headers().get(&name) {
-                response.headers_mut().insert(name, value.clone());
-            }
+        if let Some(value) = kafka.headers().get(header::RETRY_AFTER) {
+            response.headers_mut().insert(header::RETRY_AFTER, value.clone());
         }
         response
     }

@@ -4,7 +4,10 @@ use model::config::{AuthMode, Config};
 use server::listener;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::harness::{JSON, Server, post};
+use crate::{
+    auth::Keys,
+    harness::{JSON, Server, post},
+};
 
 const RECORD: &str = r#"{"records":[{"value":1}]}"#;
 
@@ -214,6 +217,28 @@ async fn requests_may_be_pipelined() {
     for offset in 0..3 {
         let reply = client.reply().await;
         assert!(reply.body.contains(&format!(r#""offset":{offset},"#)), "{}", reply.body);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_says_whether_another_can_follow_it() {
+    let keys = Keys::new();
+    let server = keys.server().await;
+    for path in ["/topics/pin", "/nowhere", "/dev/nowhere", "/pin"] {
+        let mut client = server.connect().await;
+        for _ in 0..2 {
+            // More than one read takes, and nobody wants it.
+            client.send(post(path, JSON, "x".repeat(60_000))).await;
+            assert_eq!(client.reply().await.headers.get("connection"), None, "{path}");
+        }
+        for rest in
+            ["Content-Length: 10\r\n\r\nx", "Content-Length: 100000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n"]
+        {
+            let mut client = server.connect().await;
+            client.send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{rest}")).await;
+            assert_eq!(client.reply().await.headers["connection"], "close", "{path} {rest}");
+            assert_eq!(client.rest().await, "", "{path} {rest}");
+        }
     }
 }
 

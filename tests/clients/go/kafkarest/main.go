@@ -3,7 +3,8 @@
 //
 //	go run ./kafkarest http://127.0.0.1:8082
 //
-// Any claim that does not hold ends it.
+// If CORKBOARD_KEY and CORKBOARD_OTHER_KEY are keys, the second of which may only describe, the server asks
+// for them, and the SDK brings them as it does to Confluent's cloud. Any claim that does not hold ends it.
 package main
 
 import (
@@ -78,12 +79,23 @@ func (p program) create(topic kafkarest.CreateTopicRequestData) (kafkarest.Topic
 		&kafkarest.CreateKafkaTopicOpts{CreateTopicRequestData: optional.NewInterface(topic)})
 }
 
+// ask is for what the SDK has no call for, with the key that it has.
+func (p program) ask(method, url, body string) *http.Response {
+	request, err := http.NewRequestWithContext(p, method, url, strings.NewReader(body))
+	done(nil, err)
+	request.Header.Set("Content-Type", "application/vnd.kafka.v2+json")
+	if key, has := p.Value(kafkarest.ContextBasicAuth).(kafkarest.BasicAuth); has {
+		request.SetBasicAuth(key.UserName, key.Password)
+	}
+	answer, err := http.DefaultClient.Do(request)
+	done(nil, err)
+	return answer
+}
+
 // follows a link that an answer holds.
 func (p program) follow(kind string, link kafkarest.Relationship) {
-	answer, err := http.Get(link.Related)
-	if err != nil {
-		log.Fatal(err)
-	}
+	check("a link's begin", strings.HasPrefix(link.Related, p.url+"/v3/"), true)
+	answer := p.ask("GET", link.Related, "")
 	defer answer.Body.Close()
 	var found struct{ Kind string }
 	if err := json.NewDecoder(answer.Body).Decode(&found); err != nil {
@@ -169,10 +181,7 @@ func (p program) records() {
 func (p program) groups() {
 	group := p.topic + "-readers"
 	ask := func(path, body string) {
-		answer, err := http.Post(p.url+"/consumers/"+group+path, "application/vnd.kafka.v2+json", strings.NewReader(body))
-		if err != nil {
-			log.Fatal(err)
-		}
+		answer := p.ask("POST", p.url+"/consumers/"+group+path, body)
 		answer.Body.Close()
 		check(path, answer.StatusCode/100, 2)
 	}
@@ -202,6 +211,28 @@ func (p program) groups() {
 	refused("a group that is not there", raw, err, 404, 404, "cannot be found")
 }
 
+// with has another key, or none.
+func (p program) with(key string) program {
+	id, rest, _ := strings.Cut(key, ".")
+	p.Context = context.WithValue(p.Context, kafkarest.ContextBasicAuth, kafkarest.BasicAuth{UserName: id, Password: rest})
+	return p
+}
+
+func (p program) keys(own, other string) {
+	id, rest, _ := strings.Cut(own, ".")
+	_, othersRest, _ := strings.Cut(other, ".")
+	for _, wrong := range []string{".", own + "x", id + "." + othersRest, "CORKAAAAAAAAAAAAAAAA." + rest} {
+		_, raw, err := p.with(wrong).TopicV3Api.ListKafkaTopics(p.with(wrong), p.cluster)
+		refused("a wrong key", raw, err, 401, 40101, "not valid")
+	}
+	p = p.with(other)
+	_, raw, err := p.create(kafkarest.CreateTopicRequestData{TopicName: p.topic + "-not"})
+	refused("a key that may not", raw, err, 403, 40301, "admin")
+	_, raw, err = p.produce(kafkarest.ProduceRequest{Value: data("STRING", "refused")})
+	refused("a key that may not produce", raw, err, 403, 40301, "produce")
+	check("a key that may look", must(p.TopicV3Api.GetKafkaTopic(p, p.cluster, p.topic)).TopicName, p.topic)
+}
+
 func main() {
 	log.SetFlags(0)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -211,12 +242,19 @@ func main() {
 	p := program{Context: ctx, APIClient: kafkarest.NewAPIClient(configuration), url: os.Args[1]}
 	p.topic = fmt.Sprintf("go-rest-%d", time.Now().UnixMilli())
 
+	own, other := os.Getenv("CORKBOARD_KEY"), os.Getenv("CORKBOARD_OTHER_KEY")
+	if own != "" {
+		p = p.with(own)
+	}
 	clusters := must(p.ClusterV3Api.ClustersGet(p)).Data
 	check("clusters", len(clusters), 1)
 	p.cluster = clusters[0].ClusterId
 	check("the cluster", must(p.ClusterV3Api.GetKafkaCluster(p, p.cluster)).Metadata.Self, clusters[0].Metadata.Self)
 	check("brokers", len(must(p.BrokerV3Api.ClustersClusterIdBrokersGet(p, p.cluster)).Data), 1)
 	p.topics()
+	if own != "" {
+		p.keys(own, other)
+	}
 	p.configs()
 	p.records()
 	p.groups()

@@ -1,15 +1,20 @@
 //! A stream as AWS's SDK for Rust uses it, against a server that is running:
 //!
-//!     cargo run -- http://127.0.0.1:8082
+//!     AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any cargo run -- http://127.0.0.1:8082
 //!
-//! Any claim that does not hold ends it.
+//! If CORKBOARD_OTHER_ID and CORKBOARD_OTHER_SECRET are those of a key that may only describe, the server
+//! asks for keys, and refuses wrong ones. Any claim that does not hold ends it.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    env,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use aws_sdk_kinesis::{
     Client, Config,
     config::{Credentials, Region, retry::RetryConfig},
+    error::ProvideErrorMetadata,
     primitives::Blob,
     types::{
         PutRecordsRequestEntry, Record, ShardIteratorType, StartingPosition, StreamDescriptionSummary, StreamStatus,
@@ -22,19 +27,23 @@ const HALF: u128 = 1 << 127;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let endpoint = std::env::args().nth(1).context("name the server")?;
-    let config = Config::builder()
-        .behavior_version_latest()
-        .region(Region::new("us-east-1"))
-        .endpoint_url(endpoint)
-        .retry_config(RetryConfig::disabled())
-        .credentials_provider(Credentials::new("AKIDEXAMPLE", "secret", None, None, "test"))
-        .build();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis();
-    let stream = Stream { client: Client::from_conf(config), name: format!("rust-{now}") };
+    let client = client(&env::var("AWS_ACCESS_KEY_ID")?, &env::var("AWS_SECRET_ACCESS_KEY")?)?;
+    let stream = Stream { client, name: format!("rust-{now}") };
     tokio::time::timeout(Duration::from_secs(60), stream.all()).await.context("it hangs")??;
     println!("Rust: all claims hold");
     Ok(())
+}
+
+fn client(id: &str, secret: &str) -> Result<Client> {
+    let config = Config::builder()
+        .behavior_version_latest()
+        .region(Region::new("us-east-1"))
+        .endpoint_url(env::args().nth(1).context("name the server")?)
+        .retry_config(RetryConfig::disabled())
+        .credentials_provider(Credentials::new(id, secret, None, None, "test"))
+        .build();
+    Ok(Client::from_conf(config))
 }
 
 struct Stream {
@@ -46,6 +55,9 @@ impl Stream {
     async fn all(&self) -> Result<()> {
         self.client.create_stream().stream_name(&self.name).shard_count(1).send().await?;
         let arn = self.until_active().await?.stream_arn;
+        if let Ok(other) = env::var("CORKBOARD_OTHER_ID") {
+            self.keys(&other).await?;
+        }
         let shard = self.put("hello", 0).await?;
         let expected: Vec<String> =
             std::iter::once("hello".to_owned()).chain((0..500).map(|i| format!("record {i}"))).collect();
@@ -102,6 +114,24 @@ impl Stream {
             iterator = answer.next_shard_iterator.filter(|_| !is_tip);
         }
         Ok(records)
+    }
+
+    /// Those that are wrong, or may not.
+    async fn keys(&self, other: &str) -> Result<()> {
+        let (own, secret) = (env::var("AWS_ACCESS_KEY_ID")?, env::var("AWS_SECRET_ACCESS_KEY")?);
+        let others_secret = env::var("CORKBOARD_OTHER_SECRET")?;
+        for (id, secret, expected) in [
+            (&*own, "wrong", "InvalidSignatureException"),
+            (&own, &others_secret, "InvalidSignatureException"),
+            ("AKIDEXAMPLE", &secret, "UnrecognizedClientException"),
+            (other, &others_secret, "AccessDeniedException"),
+        ] {
+            let put = client(id, secret)?.put_record().stream_name(&self.name).partition_key("a");
+            let Err(refused) = put.data(Blob::new("refused")).send().await else { bail!("{expected} was not said") };
+            ensure!(refused.code() == Some(expected), "{expected}, not {refused:?}");
+        }
+        client(other, &others_secret)?.describe_stream_summary().stream_name(&self.name).send().await?;
+        Ok(())
     }
 
     /// What is there is pushed, and then what comes.

@@ -5,6 +5,9 @@ use std::fmt::Write;
 
 use http::{HeaderMap, Uri, header, request::Parts};
 
+/// How HTTP/2 calls the host; requests that came by it may sign it under this name.
+pub(super) const AUTHORITY: &str = ":authority";
+
 pub(super) struct CanonicalRequest<'r> {
     pub(super) head: &'r Parts,
     /// As the client asked for it.
@@ -30,7 +33,7 @@ impl CanonicalRequest<'_> {
     }
 
     fn header(&self, name: &str) -> Option<String> {
-        if name == header::HOST.as_str() {
+        if name == header::HOST.as_str() || name == AUTHORITY {
             return self.host();
         }
         header_text(&self.head.headers, name)
@@ -167,7 +170,7 @@ pub(super) fn header_names(text: &str, at_most: usize) -> Option<Vec<String>> {
     let names: Vec<&str> = if text.contains('%') { split_escaped(text, "%3b") } else { text.split(';').collect() };
     let is_name = |name: &&str| {
         let is_token = |b: u8| b.is_ascii_graphic() && !b.is_ascii_uppercase() && !b";,:%=\"".contains(&b);
-        !name.is_empty() && name.bytes().all(is_token)
+        *name == AUTHORITY || !name.is_empty() && name.bytes().all(is_token)
     };
     let is_in_order = names.windows(2).all(|pair| pair[0] < pair[1]);
     (names.len() <= at_most && is_in_order && names.iter().all(is_name))

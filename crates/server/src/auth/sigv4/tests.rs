@@ -1,4 +1,5 @@
-//! `vectors.json` was signed by botocore; those named as in AWS's own test suite have its signatures.
+//! `vectors.json` was signed by botocore, but for the request of HTTP/2, which AWS's SDK for JavaScript
+//! signed; those named as in AWS's own test suite have its signatures.
 
 use http::{HeaderName, HeaderValue, Method, Request};
 use serde::Deserialize;
@@ -55,12 +56,35 @@ impl Vector {
 }
 
 #[test]
-fn requests_that_botocore_signed_are_taken() {
+fn requests_that_clients_signed_are_taken() {
     for vector in Vector::all() {
         assert!(vector.check().is_ok(), "{}: {:?}", vector.name, vector.check());
     }
     let known = "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31";
     assert_eq!(hex::encode(&Vector::named("get-vanilla").check().expect("taken")), known);
+}
+
+#[test]
+fn the_host_is_signed_by_the_name_that_http_2_has_for_it() {
+    let signed = Vector::named("kinesis-http2");
+    let to = |target: &str, host: Option<&str>| {
+        let mut vector = Vector { target: target.to_owned(), ..signed.clone() };
+        vector.headers.extend(host.map(|host| ("host".to_owned(), host.to_owned())));
+        vector.check().is_ok()
+    };
+    for (target, host, taken) in [
+        ("https://localhost:8443/", None, true),
+        ("https://localhost:8443/", Some("localhost:8443"), true),
+        // As a proxy passes it on that speaks HTTP/1.1 from there.
+        ("/", Some("localhost:8443"), true),
+        ("https://localhost:8444/", None, false),
+        ("https://localhost:8443/", Some("localhost:8444"), false),
+        ("https://localhost:8444/", Some("localhost:8443"), false),
+        ("/", Some("localhost:8444"), false),
+        ("/", None, false),
+    ] {
+        assert_eq!(to(target, host), taken, "{target} {host:?}");
+    }
 }
 
 /// Each text with each of its bits flipped, where that is a text again.

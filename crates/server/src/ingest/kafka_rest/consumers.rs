@@ -18,7 +18,7 @@ use axum::{
     routing::{delete, get, post},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, request::Parts};
 use model::{EventLog, Offset, Timestamp, TopicName, TopicPartition};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -30,6 +30,7 @@ use self::{
 };
 use super::{
     json_response,
+    links::{Base, percent_encoded},
     media::{self, Wanted},
     refusal,
 };
@@ -108,7 +109,7 @@ impl Doors {
     ) -> Result<String, KafkaError> {
         let Path(group) = path.map_err(|_| KafkaError::not_found())?;
         check_name("name of the group", &group)?;
-        let (headers, body) = self.consumer_body(request).await?;
+        let (head, body) = self.consumer_body(request).await?;
         let asked: CreateRequest = if body.is_empty() { CreateRequest::default() } else { parse(&body)? };
         let (name, settings) = asked.read(&self.services.config.consumers)?;
         let instance = name.unwrap_or_else(|| format!("rest-consumer-{}", Uuid::new_v4()));
@@ -116,7 +117,7 @@ impl Doors {
         self.groups.create(&name, settings).await?;
         let base_uri = format!(
             "{}/consumers/{}/instances/{}",
-            base_url(&headers),
+            Base::of(&head, &self.services.config.server).0,
             percent_encoded(&name.group),
             percent_encoded(&name.instance)
         );
@@ -146,7 +147,7 @@ impl Doors {
     ) -> Result<Option<(Option<HeaderValue>, Body)>, KafkaError> {
         let query = Query::<BTreeMap<String, String>>::try_from_uri(request.uri());
         let caller = &Caller::of(request.extensions(), &self.services.auth);
-        let (headers, body) = self.consumer_body(request).await?;
+        let (head, body) = self.consumer_body(request).await?;
         let config = &self.services.config.consumers;
         let said = |json: String| Ok(Some((None, Body::from(json))));
         // Before the body is looked at: an instance that is not there makes everything else moot.
@@ -155,7 +156,7 @@ impl Doors {
         match call {
             Call::Records => {
                 let Query(query) = query.map_err(|e| KafkaError::bad_request(e.to_string()))?;
-                return self.records(name, &headers, &query).await.map(Some);
+                return self.records(name, &head.headers, &query).await.map(Some);
             }
             Call::Subscription => return said(self.subscription(name).await?),
             Call::Assignments => return said(self.assignments(name).await?),
@@ -211,15 +212,15 @@ impl Doors {
         Ok(None)
     }
 
-    /// Headers and body of a consumer's call: a body needs a type, and its page must be ours.
-    pub(super) async fn consumer_body(&self, request: Request) -> Result<(HeaderMap, Bytes), KafkaError> {
+    /// Head and body of a consumer's call: a body needs a type, and its page must be ours.
+    pub(super) async fn consumer_body(&self, request: Request) -> Result<(Parts, Bytes), KafkaError> {
         let (mut head, body) = request.into_parts();
         self.check_origin(&mut head).await?;
         let (body, _permit) = self.bodies.read(&head.headers, body).await?;
         if !body.is_empty() && !media::is_for_consumers(&head.headers, self.services.config.ingest.strict) {
             return Err(KafkaError::unsupported_media_type());
         }
-        Ok((head.headers, body))
+        Ok((head, body))
     }
 
     async fn act_now(&self, name: &Name, act: Act) -> Result<(), KafkaError> {
@@ -358,18 +359,4 @@ fn check_topics<'t>(caller: &Caller, mut topics: impl Iterator<Item = &'t TopicN
         Some(topic) => Err(KafkaError::forbidden(Action::Consume, topic.as_str())),
         None => Ok(()),
     }
-}
-
-/// How the client came here.
-pub(super) fn base_url(headers: &HeaderMap) -> String {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let scheme = if text("x-forwarded-proto") == Some("https") { "https" } else { "http" };
-    format!("{scheme}://{}", text(header::HOST.as_str()).unwrap_or("localhost"))
-}
-
-/// For a segment of a path.
-pub(super) fn percent_encoded(text: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let encoded = text.bytes().map(|b| if is_plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") });
-    encoded.collect()
 }

@@ -16,13 +16,14 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 use model::LogDescription;
 use serde_json::{Value, json};
 
 use super::{
-    consumers::{base_url, percent_encoded},
-    json_response, refusal,
+    json_response,
+    links::{Base, percent_encoded},
+    refusal,
 };
 use crate::{error::KafkaError, ingest::Doors};
 
@@ -90,15 +91,19 @@ impl Cluster {
 }
 
 impl Doors {
-    async fn cluster(&self, id: &str, headers: &HeaderMap) -> Result<Cluster, KafkaError> {
+    async fn cluster(&self, id: &str, Base(base): Base) -> Result<Cluster, KafkaError> {
         let description = self.groups.describe().await?;
         let own = description.id.id.to_string();
         if id != own {
             let id = crate::ingest::json::shortened(id);
             return Err(KafkaError::nothing_called(format!("Cluster {id}")));
         }
-        let base = format!("{}/v3/clusters/{own}", base_url(headers));
+        let base = format!("{base}/v3/clusters/{own}");
         Ok(Cluster { id: own, base, description })
+    }
+
+    fn base(&self, head: &Parts) -> Base {
+        Base::of(head, &self.services.config.server)
     }
 }
 

@@ -16,15 +16,13 @@ pub(super) struct KinesisError {
     pub(super) status: StatusCode,
     pub(super) name: &'static str,
     pub(super) message: Cow<'static, str>,
-    /// The rest of the request is not worth reading.
-    pub(super) closes: bool,
 }
 
 impl KinesisError {
     pub(super) const ACCESS_DENIED: &str = "AccessDeniedException";
 
     fn new(name: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, name, message: message.into(), closes: false }
+        Self { status: StatusCode::BAD_REQUEST, name, message: message.into() }
     }
 
     pub(super) fn invalid_argument(message: impl Into<Cow<'static, str>>) -> Self {
@@ -139,6 +137,6 @@ impl From<KafkaError> for KinesisError {
             _ if error.is_of_key() => return Self::of_key(error),
             _ => "SerializationException",
         };
-        Self { status: error.status, closes: error.closes(), ..Self::new(name, error.message) }
+        Self { status: error.status, ..Self::new(name, error.message) }
     }
 }

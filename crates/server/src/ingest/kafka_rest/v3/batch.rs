@@ -178,13 +178,13 @@ impl Doors {
         request: Request,
     ) -> Result<String, KafkaError> {
         let Path((cluster, topic)) = path.map_err(|_| KafkaError::not_found())?;
-        let (headers, body) = self.plain_body(request).await?;
-        let cluster = self.cluster(&cluster, &headers).await?;
+        let (head, body) = self.plain_body(request).await?;
+        let cluster = self.cluster(&cluster, self.base(&head)).await?;
         let config = &self.services.config.ingest;
         let asked: BatchRequest<'_> = parse(&body)?;
         let ids = ids(&asked.entries, config.max_batch_entries)?;
         let topic = self.topic_to_fill(&topic).await?;
-        let once = Once::of(&headers, Door::Kafka, Timestamp::now())?;
+        let once = Once::of(&head.headers, Door::Kafka, Timestamp::now())?;
         let now = once.as_ref().map_or_else(Timestamp::now, Once::now);
         let object = |raw: &&RawValue| body.slice_ref(raw.get().as_bytes());
         let objects: Vec<Bytes> = asked.entries.iter().map(object).collect();

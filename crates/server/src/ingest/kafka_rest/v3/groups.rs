@@ -6,11 +6,11 @@ use axum::{
     extract::{Path, State, rejection::PathRejection},
     response::Response,
 };
-use http::{Extensions, HeaderMap};
+use http::Extensions;
 use model::{LogError, Offset, TopicPartition};
 use serde_json::{Value, json};
 
-use super::{BROKER, Cluster, said};
+use super::{BROKER, Base, Cluster, said};
 use crate::{
     auth::{Action, Caller},
     error::KafkaError,
@@ -22,27 +22,27 @@ type GroupPath = Result<Path<(String, String)>, PathRejection>;
 pub(super) async fn list(
     State(doors): State<Arc<Doors>>,
     path: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
+    base: Base,
 ) -> Response {
     let list = async {
         let Path(cluster) = path.map_err(|_| KafkaError::not_found())?;
-        let cluster = doors.cluster(&cluster, &headers).await?;
+        let cluster = doors.cluster(&cluster, base).await?;
         let data = doors.groups.read(|all| all.groups.iter().map(|(name, g)| cluster.group(name, g)).collect()).await?;
         Ok(cluster.list("KafkaConsumerGroupList", &["consumer-groups"], data))
     };
     said(list.await)
 }
 
-pub(super) async fn one(State(doors): State<Arc<Doors>>, path: GroupPath, headers: HeaderMap) -> Response {
-    said(doors.of_group(path, &headers, Cluster::group).await.map(|(_, _, group)| group))
+pub(super) async fn one(State(doors): State<Arc<Doors>>, path: GroupPath, base: Base) -> Response {
+    said(doors.of_group(path, base, Cluster::group).await.map(|(_, _, group)| group))
 }
 
-pub(super) async fn consumers(State(doors): State<Arc<Doors>>, path: GroupPath, headers: HeaderMap) -> Response {
+pub(super) async fn consumers(State(doors): State<Arc<Doors>>, path: GroupPath, base: Base) -> Response {
     let members = |cluster: &Cluster, name: &str, group: &Group| {
         let member = |instance: &String| cluster.member(name, instance);
         group.instances.keys().map(member).collect::<Vec<_>>()
     };
-    let found = doors.of_group(path, &headers, members).await;
+    let found = doors.of_group(path, base, members).await;
     said(found.map(|(cluster, name, members)| {
         cluster.list("KafkaConsumerList", &["consumer-groups", &name, "consumers"], members)
     }))
@@ -52,10 +52,10 @@ pub(super) async fn lags(
     State(doors): State<Arc<Doors>>,
     path: GroupPath,
     extensions: Extensions,
-    headers: HeaderMap,
+    base: Base,
 ) -> Response {
     let caller = Caller::of(&extensions, &doors.services.auth);
-    let found = doors.lags(&caller, path, &headers).await;
+    let found = doors.lags(&caller, path, base).await;
     said(found.map(|(cluster, name, lags)| {
         let data = lags.iter().map(|lag| lag.json(&cluster, &name)).collect();
         cluster.list("KafkaConsumerLagList", &["consumer-groups", &name, "lags"], data)
@@ -66,11 +66,11 @@ pub(super) async fn lag_summary(
     State(doors): State<Arc<Doors>>,
     path: GroupPath,
     extensions: Extensions,
-    headers: HeaderMap,
+    base: Base,
 ) -> Response {
     let caller = Caller::of(&extensions, &doors.services.auth);
     let summary = async {
-        let (cluster, name, lags) = doors.lags(&caller, path, &headers).await?;
+        let (cluster, name, lags) = doors.lags(&caller, path, base).await?;
         let most = lags.iter().max_by_key(|lag| lag.lag());
         let most = most.ok_or_else(|| KafkaError::nothing_called(format!("Consumer lag summary of group {name}")))?;
         let total: u64 = lags.iter().map(Lag::lag).sum();
@@ -106,11 +106,11 @@ impl Doors {
     async fn of_group<R: Send>(
         &self,
         path: GroupPath,
-        headers: &HeaderMap,
+        base: Base,
         look: impl FnOnce(&Cluster, &str, &Group) -> R + Send,
     ) -> Result<(Cluster, String, R), KafkaError> {
         let Path((cluster, name)) = path.map_err(|_| KafkaError::not_found())?;
-        let cluster = self.cluster(&cluster, headers).await?;
+        let cluster = self.cluster(&cluster, base).await?;
         let found = self.groups.read(|all| all.groups.get(&name).map(|group| look(&cluster, &name, group))).await?;
         let found = found.ok_or_else(|| {
             KafkaError::nothing_called(format!("Consumer group {}", crate::ingest::json::shortened(&name)))
@@ -123,7 +123,7 @@ impl Doors {
         &self,
         caller: &Caller,
         path: GroupPath,
-        headers: &HeaderMap,
+        base: Base,
     ) -> Result<(Cluster, String, Vec<Lag>), KafkaError> {
         let committed = |_: &Cluster, _: &str, group: &Group| {
             let of = |(partition, committed): (&TopicPartition, &crate::ingest::consumers::Committed)| {
@@ -133,7 +133,7 @@ impl Doors {
             let seen = group.committed.iter().filter(|(p, _)| caller.may(Action::Consume, p.topic.as_str()));
             seen.map(of).collect::<BTreeMap<_, _>>()
         };
-        let (cluster, name, committed) = self.of_group(path, headers, committed).await?;
+        let (cluster, name, committed) = self.of_group(path, base, committed).await?;
         let mut lags = Vec::with_capacity(committed.len());
         for (partition, (reader, committed)) in committed {
             match self.services.log.bounds(&partition).await {

@@ -90,14 +90,14 @@ impl Producing {
         if !is_plain(&head.headers) {
             return Err(KafkaError::unsupported_media_type());
         }
-        let cluster = doors.cluster(&cluster, &head.headers).await?.id;
+        let cluster = doors.cluster(&cluster, doors.base(&head)).await?.id;
         let topic = doors.topic_to_fill(&topic).await?;
         if let Some(once) = Once::of(&head.headers, Door::Kafka, Timestamp::now())? {
             let (body, mut permit) = doors.bodies.read(&head.headers, body).await?;
             return Ok(Begun::Whole(doors.produce_once(&cluster, &topic, &body, &mut permit, &once).await?));
         }
         let objects = Objects::new(doors.services.config.ingest.max_body_bytes);
-        let permit = doors.bodies.permit().ok_or_else(|| KafkaError::overloaded().closing())?;
+        let permit = doors.bodies.permit().ok_or_else(KafkaError::overloaded)?;
         let ends_at = Instant::now() + Duration::from_millis(doors.services.config.ingest.max_stream_ms);
         let mut producing = Self { doors, cluster, topic, body, ends_at, objects, permit, has_ended: false };
         while producing.objects.is_blank() {

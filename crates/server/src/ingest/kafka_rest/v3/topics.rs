@@ -7,12 +7,12 @@ use axum::{
     extract::{Path, Request, State, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
-use http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
+use http::{Extensions, HeaderValue, StatusCode, header, request::Parts};
 use model::{LogError, TopicChange, TopicName, position::InvalidTopicName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{BROKER, Cluster, check_media_type, said, said_with};
+use super::{BROKER, Base, Cluster, check_media_type, said, said_with};
 use crate::{
     auth::{Action, Caller},
     error::KafkaError,
@@ -29,10 +29,10 @@ fn names<T>(path: Names<T>) -> Result<T, KafkaError> {
     path.map(|Path(names)| names).map_err(|_| KafkaError::not_found())
 }
 
-pub(super) async fn clusters(State(doors): State<Arc<Doors>>, headers: HeaderMap) -> Response {
+pub(super) async fn clusters(State(doors): State<Arc<Doors>>, base: Base) -> Response {
     let list = async {
         let id = doors.groups.describe().await?.id.id.to_string();
-        let cluster = doors.cluster(&id, &headers).await?;
+        let cluster = doors.cluster(&id, base).await?;
         let link = cluster.base.strip_suffix(&format!("/{id}")).unwrap_or(&cluster.base);
         let metadata = json!({ "self": link, "next": null });
         Ok(json!({ "kind": "KafkaClusterList", "metadata": metadata, "data": [cluster.itself()] }))
@@ -40,13 +40,13 @@ pub(super) async fn clusters(State(doors): State<Arc<Doors>>, headers: HeaderMap
     said(list.await)
 }
 
-pub(super) async fn cluster(State(doors): State<Arc<Doors>>, path: Names<String>, headers: HeaderMap) -> Response {
-    said(async { Ok(doors.cluster(&names(path)?, &headers).await?.itself()) }.await)
+pub(super) async fn cluster(State(doors): State<Arc<Doors>>, path: Names<String>, base: Base) -> Response {
+    said(async { Ok(doors.cluster(&names(path)?, base).await?.itself()) }.await)
 }
 
-pub(super) async fn brokers(State(doors): State<Arc<Doors>>, path: Names<String>, headers: HeaderMap) -> Response {
+pub(super) async fn brokers(State(doors): State<Arc<Doors>>, path: Names<String>, base: Base) -> Response {
     let list = async {
-        let cluster = doors.cluster(&names(path)?, &headers).await?;
+        let cluster = doors.cluster(&names(path)?, base).await?;
         let id = BROKER.to_string();
         let listen = doors.services.config.server.listen;
         let fields = json!({ "broker_id": BROKER, "host": listen.ip(), "port": listen.port(), "rack": null });
@@ -61,11 +61,11 @@ pub(super) async fn list(
     State(doors): State<Arc<Doors>>,
     path: Names<String>,
     extensions: Extensions,
-    headers: HeaderMap,
+    base: Base,
 ) -> Response {
     let caller = Caller::of(&extensions, &doors.services.auth);
     let list = async {
-        let cluster = doors.cluster(&names(path)?, &headers).await?;
+        let cluster = doors.cluster(&names(path)?, base).await?;
         let seen = |topic: &TopicName| !topic.is_internal() && caller.may(Action::Describe, topic.as_str());
         let shown = cluster.description.topics.iter().filter(|(topic, _)| seen(topic));
         let data = shown.map(|(topic, n)| cluster.topic(topic, *n)).collect();
@@ -74,13 +74,9 @@ pub(super) async fn list(
     said(list.await)
 }
 
-pub(super) async fn one(
-    State(doors): State<Arc<Doors>>,
-    path: Names<(String, String)>,
-    headers: HeaderMap,
-) -> Response {
+pub(super) async fn one(State(doors): State<Arc<Doors>>, path: Names<(String, String)>, base: Base) -> Response {
     let one = async {
-        let (cluster, topic) = doors.topic_of(path, &headers).await?;
+        let (cluster, topic) = doors.topic_of(path, base).await?;
         Ok(cluster.topic(&topic.0, topic.1))
     };
     said(one.await)
@@ -144,7 +140,7 @@ pub(super) async fn delete(
     let delete = async {
         let (mut head, _) = request.into_parts();
         doors.check_origin(&mut head).await?;
-        let (_, (topic, _)) = doors.topic_of(path, &head.headers).await?;
+        let (_, (topic, _)) = doors.topic_of(path, doors.base(&head)).await?;
         doors.delete_topic(&topic).await
     };
     done(delete.await)
@@ -157,13 +153,9 @@ fn done(outcome: Result<(), KafkaError>) -> Response {
     }
 }
 
-pub(super) async fn configs(
-    State(doors): State<Arc<Doors>>,
-    path: Names<(String, String)>,
-    headers: HeaderMap,
-) -> Response {
+pub(super) async fn configs(State(doors): State<Arc<Doors>>, path: Names<(String, String)>, base: Base) -> Response {
     let configs = async {
-        let (cluster, (topic, _)) = doors.topic_of(path, &headers).await?;
+        let (cluster, (topic, _)) = doors.topic_of(path, base).await?;
         let settings = topic_settings(&doors.services.config);
         let data = settings.into_iter().map(|(name, value)| cluster.setting(&topic, name, &value)).collect();
         Ok(cluster.list("KafkaTopicConfigList", &["topics", topic.as_str(), "configs"], data))
@@ -174,11 +166,11 @@ pub(super) async fn configs(
 pub(super) async fn config(
     State(doors): State<Arc<Doors>>,
     path: Names<(String, String, String)>,
-    headers: HeaderMap,
+    base: Base,
 ) -> Response {
     let config = async {
         let (cluster, topic, name) = names(path)?;
-        let (cluster, (topic, _)) = doors.topic_of(Ok(Path((cluster, topic))), &headers).await?;
+        let (cluster, (topic, _)) = doors.topic_of(Ok(Path((cluster, topic))), base).await?;
         let (name, value) = doors.setting(&topic, &name)?;
         Ok(cluster.setting(&topic, name, &value))
     };
@@ -200,21 +192,17 @@ pub(super) async fn alter(
     request: Request,
 ) -> Response {
     let alter = async {
-        let (headers, body) = doors.plain_body(request).await?;
-        let (_, (topic, _)) = doors.topic_of(path, &headers).await?;
+        let (head, body) = doors.plain_body(request).await?;
+        let (_, (topic, _)) = doors.topic_of(path, doors.base(&head)).await?;
         let asked: AlterRequest = parse(&body)?;
         asked.data.iter().try_for_each(|Object(asked)| doors.check_setting(&topic, asked))
     };
     done(alter.await)
 }
 
-pub(super) async fn partitions(
-    State(doors): State<Arc<Doors>>,
-    path: Names<(String, String)>,
-    headers: HeaderMap,
-) -> Response {
+pub(super) async fn partitions(State(doors): State<Arc<Doors>>, path: Names<(String, String)>, base: Base) -> Response {
     let partitions = async {
-        let (cluster, (topic, n)) = doors.topic_of(path, &headers).await?;
+        let (cluster, (topic, n)) = doors.topic_of(path, base).await?;
         let data = (0..n).map(|p| cluster.partition(&topic, p)).collect();
         Ok(cluster.list("KafkaPartitionList", &["topics", topic.as_str(), "partitions"], data))
     };
@@ -224,11 +212,11 @@ pub(super) async fn partitions(
 pub(super) async fn partition(
     State(doors): State<Arc<Doors>>,
     path: Names<(String, String, u32)>,
-    headers: HeaderMap,
+    base: Base,
 ) -> Response {
     let partition = async {
         let (cluster, topic, partition) = names(path)?;
-        let (cluster, (topic, n)) = doors.topic_of(Ok(Path((cluster, topic))), &headers).await?;
+        let (cluster, (topic, n)) = doors.topic_of(Ok(Path((cluster, topic))), base).await?;
         if partition >= n {
             return Err(KafkaError::partition_not_found());
         }
@@ -238,8 +226,8 @@ pub(super) async fn partition(
 }
 
 impl Doors {
-    /// Headers and body of a call that changes something.
-    pub(super) async fn plain_body(&self, request: Request) -> Result<(HeaderMap, bytes::Bytes), KafkaError> {
+    /// Head and body of a call that changes something.
+    pub(super) async fn plain_body(&self, request: Request) -> Result<(Parts, bytes::Bytes), KafkaError> {
         let (mut head, body) = request.into_parts();
         self.check_origin(&mut head).await?;
         check_media_type(&head.headers)?;
@@ -247,17 +235,17 @@ impl Doors {
         if body.is_empty() {
             return Err(KafkaError::payload_error("Request body is empty. Data is required."));
         }
-        Ok((head.headers, body))
+        Ok((head, body))
     }
 
     /// The topic of a path, and how many partitions it has.
     async fn topic_of(
         &self,
         path: Names<(String, String)>,
-        headers: &HeaderMap,
+        base: Base,
     ) -> Result<(Cluster, (TopicName, u32)), KafkaError> {
         let (cluster, topic) = names(path)?;
-        let cluster = self.cluster(&cluster, headers).await?;
+        let cluster = self.cluster(&cluster, base).await?;
         let known = cluster.description.topics.get_key_value(topic.as_str()).map(|(topic, n)| (topic.clone(), *n));
         let known = known.filter(|(topic, _)| !topic.is_internal()).ok_or_else(KafkaError::not_hosted)?;
         Ok((cluster, known))
@@ -269,8 +257,8 @@ impl Doors {
         request: Request,
     ) -> Result<(StatusCode, String, Value), KafkaError> {
         let caller = Caller::of(request.extensions(), &self.services.auth);
-        let (headers, body) = self.plain_body(request).await?;
-        let cluster = self.cluster(&names(path)?, &headers).await?;
+        let (head, body) = self.plain_body(request).await?;
+        let cluster = self.cluster(&names(path)?, self.base(&head)).await?;
         let asked: CreateRequest = parse(&body)?;
         let name: TopicName =
             asked.topic_name.parse().map_err(|_: InvalidTopicName| KafkaError::payload_error("Invalid topic name."))?;
@@ -304,8 +292,8 @@ impl Doors {
         struct GrowRequest {
             partitions_count: Whole,
         }
-        let (headers, body) = self.plain_body(request).await?;
-        let (cluster, (topic, n)) = self.topic_of(path, &headers).await?;
+        let (head, body) = self.plain_body(request).await?;
+        let (cluster, (topic, n)) = self.topic_of(path, self.base(&head)).await?;
         let Whole(asked) = parse::<GrowRequest>(&body)?.partitions_count;
         let wanted = u32::try_from(asked).unwrap_or(if asked < 0 { 0 } else { u32::MAX });
         self.topics.check_count(wanted)?;

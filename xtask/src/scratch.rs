@@ -1,5 +1,5 @@
-//! Folders for one bench: on the disk that the build lies on (one in memory would sync for
-//! nothing), gone with the bench.
+//! Folders for one run: on the disk that the build lies on (one in memory would sync for nothing),
+//! gone with the run.
 
 use std::{
     fs,
@@ -11,11 +11,11 @@ use anyhow::{Context, Result};
 
 use crate::workspace;
 
-pub(super) struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    pub(super) fn new(name: &str) -> Result<Self> {
-        let folder = workspace::target_folder()?.join(format!("bench-{name}-{}", std::process::id()));
+    pub(crate) fn new(name: &str) -> Result<Self> {
+        let folder = workspace::target_folder()?.join(format!("scratch-{name}-{}", std::process::id()));
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         Ok(Self(folder))
     }
