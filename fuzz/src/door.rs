@@ -56,6 +56,7 @@ pub(super) fn doors(log: Arc<dyn EventLog>, config: Arc<Config>) -> Router {
         tasks: Handle::default(),
         streams: Arc::new([]),
         metrics: Arc::new(Metrics::new()),
+        unattended: Default::default(),
         config,
     };
     router::router(services, Stop::new())

@@ -1,6 +1,6 @@
 //! The one place where the concrete log, tables, tasks and server meet.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -26,7 +26,7 @@ use server::{
     orchestrator::{Driver, Handle},
     router,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::timeout};
 
 use crate::{
     background::Background,
@@ -120,6 +120,7 @@ impl App {
             tasks: driver.handle(),
             streams,
             metrics,
+            unattended: Default::default(),
             config: config.clone(),
         };
         Ok(Self { log, listener, driver, services, config, query })
@@ -139,15 +140,23 @@ impl App {
         self.log.clone()
     }
 
-    /// Serves until the stop: then refuses, answers what is under way, lets the tasks commit,
-    /// and closes the log. A second signal leaves at once; what was acknowledged is durable.
+    /// Serves until the stop: then refuses, answers what is under way, finishes what nobody waits for
+    /// any more, lets the tasks commit, and closes the log. A second signal leaves at once; what was acknowledged is durable.
     pub async fn run(self, shutdown: Shutdown) -> Result<()> {
         let tasks_stop = Stop::new();
         let driver = tokio::spawn(self.driver.run(tasks_stop.clone(), shutdown.at_once.clone()));
+        let unattended = self.services.unattended.clone();
         let router = router::router(self.services, shutdown.orderly.clone());
         let serving = listener::serve(self.listener, router, &self.config.server, shutdown.orderly.clone());
         tokio::select! {
             served = serving => served?,
+            () = shutdown.at_once.cancelled() => return Ok(()),
+        }
+        unattended.close();
+        let patience = Duration::from_millis(self.config.server.drain_timeout_ms);
+        tokio::select! {
+            // What is cut off is as after a crash: done, or not done.
+            _ = timeout(patience, unattended.wait()) => {}
             () = shutdown.at_once.cancelled() => return Ok(()),
         }
         tasks_stop.cancel();

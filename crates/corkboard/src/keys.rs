@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use clap::{Args, Subcommand};
 use model::config::AuthConfig;
@@ -64,12 +64,13 @@ fn add(args: AddArgs, path: &Path, secret_path: &Path) -> Result<()> {
     let AddArgs { name, allow, rate, burst, quota, expires } = args;
     let (quota, per) = quota.unzip();
     let plan = (rate.is_some() || quota.is_some()).then_some(Plan { rate, burst, quota, per });
-    let mut file = KeysFile::read(path)?.unwrap_or_default();
-    let secret = ServerSecret::read_or_create(secret_path)?;
     let (entry, text) = KeyEntry::generate(&name, allow, plan, expires)?;
-    let (id, signing_secret) = (entry.id.clone(), secret.signing_secret(&entry)?);
-    file.add(entry);
-    file.write(path)?;
+    let id = entry.id.clone();
+    let signing_secret = KeysFile::change(path, |file| {
+        let signing_secret = ServerSecret::read_or_create(secret_path)?.signing_secret(&entry)?;
+        file.add(entry);
+        Ok(signing_secret)
+    })?;
     println!("id      {id}");
     println!("key     {}", text.reveal());
     println!("secret  {signing_secret}");
@@ -110,9 +111,8 @@ fn describe(plan: &Plan) -> String {
 }
 
 fn remove(key: &str, path: &Path) -> Result<()> {
-    let mut file = KeysFile::read(path)?.with_context(|| format!("there is no {}", path.display()))?;
-    let removed = file.remove(key)?;
-    file.write(path)?;
+    ensure!(path.exists(), "there is no {}", path.display());
+    let removed = KeysFile::change(path, |file| file.remove(key))?;
     println!("removed {}  {}", removed.id, removed.name);
     Ok(())
 }

@@ -30,6 +30,7 @@ async fn main() -> anyhow::Result<()> {
         tasks: Handle::default(),
         streams: Arc::new([]),
         metrics: Arc::new(Metrics::new()),
+        unattended: Default::default(),
         config: config.clone(),
     };
     let port = listener::bind(&config).await?;

@@ -15,6 +15,7 @@ mod looks;
 mod once;
 mod pin;
 mod streams;
+mod time;
 mod topics;
 
 use std::sync::Arc;
@@ -23,7 +24,10 @@ use axum::{Router, extract::FromRequestParts};
 use http::{header, request::Parts};
 use model::{EventLog, LogError, Stop};
 
-pub use self::{admission::Permit, body::Bodies};
+pub use self::{
+    admission::Permit,
+    body::{Bodies, Paid},
+};
 use self::{
     append::{Addressed, Appended},
     idempotency::Once,
@@ -50,12 +54,11 @@ struct Store {
 }
 
 pub fn routes(services: &Services, stop: Stop) -> Router {
-    let config = services.config.ingest.clone();
-    let topics = Arc::new(topics::Topics::new(services.log.clone(), services.layers.clone(), config));
+    let topics = Arc::new(topics::Topics::new(services));
     let doors = Arc::new(Doors {
         bodies: Bodies::new(&services.config, &services.metrics),
-        groups: Arc::new(consumers::Groups::new(services.log.clone(), services.config.consumers.clone())),
-        kinesis: Arc::new(kinesis::Kinesis::new(services.log.clone(), topics.clone(), services.config.clone())),
+        groups: Arc::new(consumers::Groups::new(services)),
+        kinesis: Arc::new(kinesis::Kinesis::new(services, topics.clone())),
         store: Arc::new(Store { log: services.log.clone(), metrics: services.metrics.clone(), topics: topics.clone() }),
         topics,
         services: services.clone(),

@@ -34,6 +34,7 @@ pub mod listener;
 use std::sync::Arc;
 
 use model::{EventLog, Layers, Query, StreamDef, config::Config};
+use tokio_util::task::TaskTracker;
 
 /// Everything that the routes need, built once by the binary and passed by value.
 #[derive(Clone)]
@@ -49,5 +50,7 @@ pub struct Services {
     pub tasks: orchestrator::Handle,
     pub streams: Arc<[StreamDef]>,
     pub metrics: Arc<metrics::Metrics>,
+    /// What is done to its end though the client that asked for it has gone.
+    pub unattended: TaskTracker,
     pub config: Arc<Config>,
 }

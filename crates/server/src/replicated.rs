@@ -2,12 +2,14 @@
 //! applied in the log's order. Whoever may append to the log may submit; the order decides.
 //!
 //! A record's key says what it is, its value is the command as JSON. Now and then the state itself
-//! is appended (in parts, each far below the limit of a record), and what lies below the snapshot
-//! before that is trimmed: so a start reads two snapshots' worth at most, and who lags behind a
-//! little still finds every command. Nothing here runs by itself: state moves on when someone asks.
+//! is appended (in parts, a few at a time, each far below the limits of a record and of an append;
+//! commands may come in between, and without its last part it counts for nothing), and what lies
+//! below the snapshot before that is trimmed: so a start reads two snapshots' worth at most, and who
+//! lags behind a little still finds every command. Nothing here runs by itself: state moves on when
+//! someone asks.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -25,8 +27,10 @@ const FETCH_BYTES: usize = 1 << 20;
 /// A snapshot is taken after so many bytes of commands at least, or twice its own size: so it never
 /// costs more than the commands do.
 const SNAPSHOT_AFTER_BYTES: usize = 256 << 10;
-/// Snapshots are cut into records of this size.
+/// Snapshots are cut into records of this size, of which so many are appended at once, or as many
+/// as the log takes.
 const PART_BYTES: usize = 16 << 10;
+const PARTS_AT_ONCE: usize = 64;
 /// What a record costs beside its value, so that many tiny commands count, too.
 const RECORD_OVERHEAD_BYTES: usize = 100;
 
@@ -53,6 +57,8 @@ pub struct Replicated<S: StateMachine> {
     state: Mutex<State<S>>,
     /// Held by the one who catches up, over the reads of the log.
     catching_up: tokio::sync::Mutex<()>,
+    /// Held by the one who appends a snapshot.
+    taking_snapshot: tokio::sync::Mutex<()>,
 }
 
 struct State<S: StateMachine> {
@@ -62,7 +68,7 @@ struct State<S: StateMachine> {
     /// Bytes of commands since the last snapshot, and how large that was.
     bytes_since_snapshot: usize,
     snapshot_bytes: usize,
-    /// Up to where the last snapshot that was met reaches.
+    /// Up to where the last whole snapshot that was met reaches.
     last_snapshot: Option<Offset>,
     n_submitted: u64,
     /// The outcomes that someone here waits for, by the number of the command.
@@ -91,7 +97,7 @@ enum Kind {
         by: u64,
         n: u64,
     },
-    /// One part of the state after all commands below `through`.
+    /// One part of the state after all commands below `through`; the last one makes it count.
     Snapshot {
         through: Offset,
         part: usize,
@@ -109,7 +115,7 @@ impl Kind {
 /// A record that was read and understood.
 enum Entry<C> {
     Command { by: u64, n: u64, command: C, at: Timestamp },
-    Snapshot { through: Offset, is_first: bool },
+    Snapshot { through: Offset, is_first: bool, is_last: bool },
 }
 
 impl<S: StateMachine> Replicated<S> {
@@ -124,6 +130,7 @@ impl<S: StateMachine> Replicated<S> {
             snapshot_after_bytes: SNAPSHOT_AFTER_BYTES,
             state: Mutex::default(),
             catching_up: tokio::sync::Mutex::default(),
+            taking_snapshot: tokio::sync::Mutex::default(),
         }
     }
 
@@ -232,7 +239,9 @@ impl<S: StateMachine> Replicated<S> {
     fn entry(&self, stored: &StoredRecord) -> Result<Entry<S::Command>, LogError> {
         let Record { value, timestamp, .. } = &stored.record;
         match self.kind(stored)? {
-            Kind::Snapshot { through, part, .. } => Ok(Entry::Snapshot { through, is_first: part == 0 }),
+            Kind::Snapshot { through, part, n_parts } => {
+                Ok(Entry::Snapshot { through, is_first: part == 0, is_last: part + 1 == n_parts })
+            }
             Kind::Command { by, n } => {
                 let command = serde_json::from_slice(value.as_deref().unwrap_or_default());
                 let command = command.map_err(|e| self.corrupt(stored.offset, format!("an unknown command: {e}")))?;
@@ -253,7 +262,9 @@ impl<S: StateMachine> Replicated<S> {
 
     /// Takes the first snapshot that reaches at least to the log start offset.
     async fn restore(&self, bounds: Bounds) -> Result<(), LogError> {
-        let (mut next, mut text, mut n_collected) = (bounds.start, Vec::new(), 0);
+        // By where they reach: two processes may have taken one at the same time.
+        let mut collected: BTreeMap<Offset, (Vec<u8>, usize)> = BTreeMap::new();
+        let mut next = bounds.start;
         while next < bounds.end {
             let records = match self.log.fetch(&self.partition, next, FETCH_BYTES).await {
                 // Trimmed once more: whoever catches up learns the new bounds.
@@ -264,17 +275,21 @@ impl<S: StateMachine> Replicated<S> {
             next = last.offset.plus(1);
             for stored in &records {
                 let Kind::Snapshot { through, part, n_parts } = self.kind(stored)? else { continue };
+                if through < bounds.start {
+                    continue;
+                }
+                let (text, n_collected) = collected.entry(through).or_default();
                 if part == 0 {
-                    (text, n_collected) = (Vec::new(), 0);
+                    (*text, *n_collected) = (Vec::new(), 0);
                 }
                 // The log may begin within the parts of one.
-                if part != n_collected {
+                if part != *n_collected {
                     continue;
                 }
                 text.extend_from_slice(stored.record.value.as_deref().unwrap_or_default());
-                n_collected += 1;
-                if n_collected == n_parts && through >= bounds.start {
-                    let machine = serde_json::from_slice(&text);
+                *n_collected += 1;
+                if *n_collected == n_parts {
+                    let machine = serde_json::from_slice(text);
                     let machine = machine.map_err(|e| self.corrupt(stored.offset, format!("a bad snapshot: {e}")))?;
                     self.lock().begin_at(through, machine, text.len());
                     return Ok(());
@@ -289,6 +304,7 @@ impl<S: StateMachine> Replicated<S> {
     /// Whoever submits pays for a snapshot now and then. One that fails is tried again later: it is
     /// nothing that the command waits for.
     async fn snapshot_if_due(&self) {
+        let Ok(_taking) = self.taking_snapshot.try_lock() else { return };
         let Some((through, text, before)) = self.lock().take_snapshot(self.snapshot_after_bytes) else { return };
         let text = match text {
             Ok(text) => Bytes::from(text),
@@ -299,15 +315,28 @@ impl<S: StateMachine> Replicated<S> {
             let end = text.len().min((part + 1) * PART_BYTES);
             Kind::Snapshot { through, part, n_parts }.record(text.slice(part * PART_BYTES..end))
         };
-        let taken = self.append((0..n_parts).map(part).collect()).await;
+        let taken = self.append_in_pieces((0..n_parts).map(part).collect()).await;
         // The one before stays, for those who are between the two.
         let trimmed = match (&taken, before) {
             (Ok(_), Some(before)) => self.log.trim(&self.partition, before).await,
             _ => Ok(()),
         };
-        if let Err(e) = taken.map(drop).and(trimmed) {
+        if let Err(e) = taken.and(trimmed) {
             warn!("cannot take a snapshot of {}: {e}; the next start reads more", self.partition);
         }
+    }
+
+    async fn append_in_pieces(&self, parts: Vec<Record>) -> Result<(), LogError> {
+        let (mut rest, mut n_at_once) = (&parts[..], PARTS_AT_ONCE);
+        while !rest.is_empty() {
+            let (piece, then) = rest.split_at(rest.len().min(n_at_once));
+            match self.append(piece.to_vec()).await {
+                Ok(_) => rest = then,
+                Err(LogError::LimitExceeded { .. }) if piece.len() > 1 => n_at_once = piece.len() / 2,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -323,12 +352,14 @@ impl<S: StateMachine> State<S> {
                 }
                 self.bytes_since_snapshot += n_bytes + RECORD_OVERHEAD_BYTES;
             }
-            Entry::Snapshot { through, is_first } => {
+            Entry::Snapshot { through, is_first, is_last } => {
                 if is_first {
                     (self.bytes_since_snapshot, self.snapshot_bytes) = (0, 0);
                 }
                 self.snapshot_bytes += n_bytes;
-                self.last_snapshot = Some(through);
+                if is_last {
+                    self.last_snapshot = Some(through);
+                }
             }
         }
         self.next = self.next.plus(1);
@@ -384,7 +415,7 @@ mod tests {
 
     use event_log::{EmbeddedLog, MemoryLog};
     use futures::future::join_all;
-    use model::config::Config;
+    use model::config::{Config, LogConfig};
     use proptest::prelude::*;
 
     use super::*;
@@ -503,17 +534,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_state_larger_than_a_record_is_kept_in_parts() {
-        #[derive(Default, Serialize, Deserialize)]
-        struct Texts(Vec<String>);
-        impl StateMachine for Texts {
-            type Command = String;
-            type Outcome = usize;
-            const TOPIC: &'static str = "__texts";
-            fn apply(&mut self, text: String, _: Timestamp) -> usize {
-                self.0.push(text);
-                self.0.len()
-            }
-        }
         let log = Arc::new(MemoryLog::with_max_record_bytes(32 << 10));
         let texts = Replicated::<Texts>::new(log.clone());
         for i in 1..=200 {
@@ -524,6 +544,61 @@ mod tests {
         assert_eq!(Replicated::<Texts>::new(log).read(|t| t.0.len()).await.unwrap(), 200);
         let too_large = texts.submit("x".repeat(40_000)).await;
         assert!(matches!(too_large, Err(LogError::TooLarge { .. })));
+    }
+
+    #[derive(Default, Serialize, Deserialize)]
+    struct Texts(Vec<String>);
+
+    impl StateMachine for Texts {
+        type Command = String;
+        type Outcome = usize;
+        const TOPIC: &'static str = "__texts";
+
+        fn apply(&mut self, text: String, _: Timestamp) -> usize {
+            self.0.push(text);
+            self.0.len()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_state_larger_than_an_append_is_kept_in_pieces() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = LogConfig { segment_bytes: 80 << 10, ..Config::defaults().log };
+        let log = Arc::new(EmbeddedLog::open(dir.path(), &config, 40 << 10).unwrap());
+        let texts = Replicated::<Texts>::new(log.clone());
+        let partition = TopicPartition::new("__texts".parse().unwrap(), 0);
+        for i in 1..=100 {
+            assert_eq!(texts.submit("x".repeat(20_000)).await.unwrap(), i);
+        }
+        assert!(log.bounds(&partition).await.unwrap().start > Offset(0));
+        assert_eq!(Replicated::<Texts>::new(log.clone()).read(|t| t.0.len()).await.unwrap(), 100);
+        log.close().await.unwrap();
+    }
+
+    /// The process may end before the last part, and another may take a snapshot at the same time.
+    #[tokio::test]
+    async fn a_snapshot_counts_when_its_last_part_is_there_whatever_lies_between() {
+        let log = Arc::new(MemoryLog::new());
+        let first = ledger(&log, usize::MAX);
+        let part = async |through: u64, part: usize, text: &str| {
+            let key = format!(r#"{{"snapshot":{{"through":{through},"part":{part},"n_parts":2}}}}"#);
+            append(&*log, &key, text).await;
+        };
+        first.submit(Enter::Number(1)).await.unwrap();
+        let one = first.peek(|l| serde_json::to_string(l).unwrap());
+        part(1, 0, &one[..9]).await;
+        first.submit(Enter::Number(2)).await.unwrap();
+        let two = first.peek(|l| serde_json::to_string(l).unwrap());
+        part(3, 0, &two[..5]).await;
+        part(1, 1, "no part of the other").await;
+        first.submit(Enter::Number(3)).await.unwrap();
+        assert_eq!(first.lock().last_snapshot, Some(Offset(1)));
+        part(3, 1, &two[5..]).await;
+        part(7, 0, "cut off").await;
+        first.submit(Enter::Number(4)).await.unwrap();
+        assert_eq!(first.lock().last_snapshot, Some(Offset(3)));
+        log.trim(&TopicPartition::new("__ledger".parse().unwrap(), 0), Offset(2)).await.unwrap();
+        assert_eq!(whole(&ledger(&log, usize::MAX)).await, whole(&first).await);
     }
 
     #[tokio::test]

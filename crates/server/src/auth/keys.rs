@@ -4,7 +4,12 @@
 //! random bits, so a hash that is slow on purpose would only slow the server down. The file is
 //! written whole or not at all, and read again by servers when it changes.
 
-use std::{collections::BTreeSet, fmt, fs, io::Write, path::Path};
+use std::{
+    collections::BTreeSet,
+    fmt, fs, io,
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -141,7 +146,7 @@ impl KeysFile {
     pub fn read(path: &Path) -> Result<Option<Self>> {
         let size_bytes = match fs::metadata(path) {
             Ok(metadata) => metadata.len(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
         };
         ensure!(size_bytes <= MAX_FILE_BYTES, "{} is larger than {MAX_FILE_BYTES} bytes", path.display());
@@ -153,7 +158,18 @@ impl KeysFile {
     pub fn write(&self, path: &Path) -> Result<()> {
         self.check()?;
         let text = toml::to_string(self).context("keys as TOML")?;
-        write_whole(path, format!("{HEAD}{text}").as_bytes())
+        write_whole(path, format!("{HEAD}{text}").as_bytes(), |from, to| fs::rename(from, to))
+    }
+
+    /// Changes the file, beginning with none where there is none. One after the other does, in
+    /// whatever process.
+    pub fn change<T>(path: &Path, change: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let locked = folder_of(path).and_then(fs::File::open).and_then(|folder| folder.lock().map(|()| folder));
+        let _locked = locked.with_context(|| format!("cannot lock the folder of {}", path.display()))?;
+        let mut file = Self::read(path)?.unwrap_or_default();
+        let changed = change(&mut file)?;
+        file.write(path)?;
+        Ok(changed)
     }
 
     pub fn add(&mut self, entry: KeyEntry) {
@@ -204,29 +220,32 @@ impl KeyEntry {
     }
 }
 
-/// Beside the file first, then in its place; nobody else may read it.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let cannot = || format!("cannot write {}", path.display());
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).with_context(cannot)?;
-    let beside = path.with_extension(format!("{}.new", std::process::id()));
-    let written = new_private_file(&beside).and_then(|mut file| {
+/// Beside the file first, then in its place, which `place` takes: whoever reads it sees all or nothing,
+/// and nobody else may.
+pub(super) fn write_whole(path: &Path, bytes: &[u8], place: impl FnOnce(&Path, &Path) -> io::Result<()>) -> Result<()> {
+    let beside = path.with_extension(format!("{}.new", hex::encode(&random::<8>()?)));
+    let written = folder_of(path).and_then(|folder| {
+        let mut file = new_private_file(&beside)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&beside, path)?;
+        place(&beside, path)?;
         fs::File::open(folder)?.sync_all()
     });
-    if written.is_err() {
-        // What is left of it must not stand in the way of the next try.
-        let _ = fs::remove_file(&beside);
-    }
-    written.with_context(cannot)
+    // Gone, if it took the place; else it is of no use.
+    let _ = fs::remove_file(&beside);
+    written.with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn new_private_file(path: &Path) -> std::io::Result<fs::File> {
+/// Made first where it is not there.
+fn folder_of(path: &Path) -> io::Result<PathBuf> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    Ok(folder.to_owned())
+}
+
+fn new_private_file(path: &Path) -> io::Result<fs::File> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
-    #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
 }
@@ -286,7 +305,28 @@ mod tests {
         assert_eq!(file.keys.len(), 1);
     }
 
-    #[cfg(unix)]
+    #[test]
+    fn all_keys_that_are_made_at_the_same_time_are_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("keys.toml");
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..10 {
+                        let (entry, _) = KeyEntry::generate("phone", Vec::new(), None, None).expect("random bytes");
+                        let added = |file: &mut KeysFile| {
+                            file.add(entry);
+                            Ok(())
+                        };
+                        KeysFile::change(&path, added).expect("added");
+                    }
+                });
+            }
+        });
+        assert_eq!(KeysFile::read(&path).expect("read").expect("there").keys.len(), 80);
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    }
+
     #[test]
     fn nobody_else_may_read_what_is_written() {
         use std::os::unix::fs::PermissionsExt;

@@ -5,7 +5,7 @@
 //! under one secret of the server, which lies in a file of its own that only its owner may read.
 //! The keys file alone is worth nothing to a thief, and a new server secret ends all signing secrets.
 
-use std::{fmt, fs, path::Path};
+use std::{fmt, fs, io, os::unix::fs::PermissionsExt, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -44,7 +44,12 @@ impl ServerSecret {
     /// Reads the file, which is made first where there is none.
     pub fn read_or_create(path: &Path) -> Result<Self> {
         if !path.exists() {
-            write_whole(path, format!("{}\n", hex::encode(&random::<32>()?)).as_bytes())?;
+            let text = format!("{}\n", hex::encode(&random::<32>()?));
+            // Of two who make one at the same time, the second finds that of the first.
+            write_whole(path, text.as_bytes(), |from, to| match fs::hard_link(from, to) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                linked => linked,
+            })?;
         }
         Self::read(path)
     }
@@ -64,16 +69,9 @@ impl ServerSecret {
     }
 }
 
-#[cfg(unix)]
 fn check_mode(path: &Path, metadata: &fs::Metadata) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
     let mode = metadata.permissions().mode() & 0o777;
     ensure!(mode & 0o077 == 0, "{} can be read by others (mode {mode:o}); do: chmod 600", path.display());
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn check_mode(_: &Path, _: &fs::Metadata) -> Result<()> {
     Ok(())
 }
 
@@ -94,10 +92,22 @@ mod tests {
         assert!(!format!("{secret:?}").contains(text.trim()));
     }
 
-    #[cfg(unix)]
+    #[test]
+    fn all_who_make_a_secret_at_the_same_time_have_the_same() {
+        for _ in 0..20 {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("keys.secret");
+            let derived = std::thread::scope(|scope| {
+                let make = || ServerSecret::read_or_create(&path).expect("made or read").derive("A", &[1; 16]);
+                let making: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
+                making.into_iter().map(|made| made.join().expect("no panic")).collect::<Vec<_>>()
+            });
+            assert!(derived.iter().all(|one| *one == derived[0]));
+        }
+    }
+
     #[test]
     fn a_secret_that_others_may_read_is_refused() {
-        use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("keys.secret");
         ServerSecret::read_or_create(&path).expect("made");

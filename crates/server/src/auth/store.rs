@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -147,17 +148,7 @@ pub(crate) struct Stamp(Option<(SystemTime, u64, u64)>);
 
 impl Stamp {
     pub(crate) fn of(path: &Path) -> Self {
-        let stamp = |m: fs::Metadata| Some((m.modified().ok()?, m.len(), inode(&m)));
+        let stamp = |m: fs::Metadata| Some((m.modified().ok()?, m.len(), m.ino()));
         Self(fs::metadata(path).ok().and_then(stamp))
     }
-}
-
-#[cfg(unix)]
-fn inode(metadata: &fs::Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(metadata)
-}
-
-#[cfg(not(unix))]
-fn inode(_: &fs::Metadata) -> u64 {
-    0
 }

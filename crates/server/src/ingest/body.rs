@@ -4,7 +4,7 @@
 //! Memory is paid for before it is taken, and not long before: who announces much and sends
 //! little must not hold the room of others.
 
-use std::time::Duration;
+use std::{ops::Deref, time::Duration};
 
 use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
@@ -42,8 +42,7 @@ impl Bodies {
         if self.budget.has_room(1) { self.budget.take(0) } else { None }
     }
 
-    /// The body, and the permit that has to live as long as it.
-    pub async fn read(&self, headers: &HeaderMap, body: Body) -> Result<(Bytes, Permit), KafkaError> {
+    pub async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Paid, KafkaError> {
         if !is_plain(headers) {
             return Err(KafkaError::unsupported_media_type());
         }
@@ -55,8 +54,10 @@ impl Bodies {
         let permit = self.admit(announced.unwrap_or(0)).ok_or_else(KafkaError::overloaded)?;
         let mut arriving = Arriving { body, bodies: self, began: Instant::now(), n_bytes: 0 };
         match arriving.next().await? {
-            None => Ok((Bytes::new(), permit)),
-            Some(whole) if announced == Some(whole.len()) && permit.n_bytes() >= whole.len() => Ok((whole, permit)),
+            None => Ok(Paid { bytes: Bytes::new(), permit }),
+            Some(bytes) if announced == Some(bytes.len()) && permit.n_bytes() >= bytes.len() => {
+                Ok(Paid { bytes, permit })
+            }
             Some(first) => self.collect(first, arriving, permit, announced.unwrap_or(self.max_bytes)).await,
         }
     }
@@ -76,7 +77,7 @@ impl Bodies {
         mut arriving: Arriving<'_>,
         mut permit: Permit,
         most_bytes: usize,
-    ) -> Result<(Bytes, Permit), KafkaError> {
+    ) -> Result<Paid, KafkaError> {
         let mut whole = BytesMut::new();
         let mut piece = Some(first);
         while let Some(data) = piece {
@@ -95,7 +96,33 @@ impl Bodies {
             whole.extend_from_slice(&data);
             piece = arriving.next().await?;
         }
-        Ok((whole.freeze(), permit))
+        Ok(Paid { bytes: whole.freeze(), permit })
+    }
+}
+
+/// A body that is paid for as long as it is here.
+pub struct Paid {
+    bytes: Bytes,
+    permit: Permit,
+}
+
+impl Paid {
+    /// Pays for what is made of the body, too; false when there is no room.
+    pub(super) fn grow(&mut self, more_bytes: usize) -> bool {
+        self.permit.grow(more_bytes)
+    }
+
+    /// The body, and the permit that has to live as long as it.
+    pub(super) fn into_parts(self) -> (Bytes, Permit) {
+        (self.bytes, self.permit)
+    }
+}
+
+impl Deref for Paid {
+    type Target = Bytes;
+
+    fn deref(&self) -> &Bytes {
+        &self.bytes
     }
 }
 

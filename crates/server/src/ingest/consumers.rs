@@ -15,20 +15,21 @@ mod state;
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
 
 use model::{EventLog, LogDescription, Timestamp, TopicName, TopicPartition, config::ConsumersConfig};
 use regex::{Regex, RegexBuilder};
-use tokio::{runtime, task::JoinSet};
+use tokio::runtime;
+use tokio_util::task::TaskTracker;
 
 use self::state::Command;
 pub(super) use self::state::{
     Act, Committed, Consumers, Format, Group, Instance, Interest, Limits, Move, Refusal, Reset, Settings,
 };
-use crate::{error::KafkaError, replicated::Replicated};
+use crate::{Services, error::KafkaError, replicated::Replicated};
 
 /// A pattern compiles to no more than this: matching takes time linear in the name, whatever it is.
 const MAX_PATTERN_BYTES: usize = 1 << 20;
@@ -37,8 +38,7 @@ pub(super) struct Groups {
     state: Replicated<Consumers>,
     log: Arc<dyn EventLog>,
     pub(super) config: ConsumersConfig,
-    /// Commands that nobody waits for; they end with this.
-    in_background: Mutex<JoinSet<()>>,
+    unattended: TaskTracker,
     turn: AtomicUsize,
 }
 
@@ -69,14 +69,10 @@ pub(super) struct Place {
 }
 
 impl Groups {
-    pub(super) fn new(log: Arc<dyn EventLog>, config: ConsumersConfig) -> Self {
-        Self {
-            state: Replicated::new(log.clone()),
-            log,
-            config,
-            in_background: Mutex::default(),
-            turn: AtomicUsize::new(0),
-        }
+    pub(super) fn new(services: &Services) -> Self {
+        let Services { log, unattended, .. } = services.clone();
+        let config = services.config.consumers.clone();
+        Self { state: Replicated::new(log.clone()), log, config, unattended, turn: AtomicUsize::new(0) }
     }
 
     pub(super) async fn describe(&self) -> Result<LogDescription, KafkaError> {
@@ -100,7 +96,8 @@ impl Groups {
 
     pub(super) async fn submit(&self, name: &Name, epoch: u32, act: Act) -> Result<Result<(), Refusal>, KafkaError> {
         let Name { group, instance } = name.clone();
-        let command = Command { group, instance, epoch, lease_ms: self.config.lease_ms, act };
+        let ConsumersConfig { lease_ms, max_partitions_per_group: max_offsets, .. } = self.config;
+        let command = Command { group, instance, epoch, lease_ms, max_offsets, act };
         self.state.submit(command).await.map_err(|e| KafkaError::of_log(&e))
     }
 
@@ -127,17 +124,14 @@ impl Groups {
     /// An answer did not leave; nobody is there to wait until that is written down.
     pub(super) fn unsend(self: &Arc<Self>, name: Name, epoch: u32, moves: Vec<Move>, turns: u64) {
         let Ok(runtime) = runtime::Handle::try_current() else { return };
-        let groups = Arc::downgrade(self);
-        let mut in_background = self.in_background.lock().unwrap_or_else(PoisonError::into_inner);
-        while in_background.try_join_next().is_some() {}
+        let groups = self.clone();
         let unsend = async move {
-            let Some(groups) = groups.upgrade() else { return };
             if let Err(e) = groups.submit(&name, epoch, Act::Unsend { moves, turns }).await {
                 let Name { group, instance } = name;
                 tracing::warn!("what {instance} of {group} did not receive is not returned again: {}", e.message);
             }
         };
-        in_background.spawn_on(unsend, &runtime);
+        self.unattended.spawn_on(unsend, &runtime);
     }
 
     /// An instance that is asked anything stays a member; one that lost its partitions has to read.
@@ -162,7 +156,10 @@ impl Groups {
             })
             .await?;
         if has_to_join {
-            self.act(name, epoch, Act::Join { topics }).await?;
+            let is_gone = |topic: &&TopicName| !description.topics.contains_key(*topic);
+            let gone = |group: &Group| group.committed.keys().map(|p| &p.topic).filter(is_gone).cloned().collect();
+            let gone = self.look(name, |group, _| gone(group)).await?;
+            self.act(name, epoch, Act::Join { topics, gone }).await?;
         }
         self.look(name, |group, instance| View::of(group, instance, &name.instance, epoch)).await
     }

@@ -83,13 +83,14 @@ impl Doors {
         let (mut head, body) = request.into_parts();
         self.check_origin(&mut head).await?;
         let format = Format::of(&head.headers, config.strict).ok_or_else(KafkaError::unsupported_media_type)?;
-        // The permit is held until the records are in the log.
-        let (body, mut permit) = self.bodies.read(&head.headers, body).await?;
+        // Paid for until the records are in the log.
+        let mut body = self.bodies.read(&head.headers, body).await?;
         let mut records = records::read(&body, format, config)?;
         let once = Once::of(&head.headers, Door::Kafka, Timestamp::now())?;
         let marks_bytes = once.as_ref().map_or(0, |once| once.overhead_bytes(records.len()));
         // Many tiny records weigh more than their text.
-        if !permit.grow(append::overhead_bytes(&records).saturating_sub(body.len()) + marks_bytes) {
+        let more_bytes = append::overhead_bytes(&records).saturating_sub(body.len()) + marks_bytes;
+        if !body.grow(more_bytes) {
             return Err(KafkaError::overloaded());
         }
         let highest = address(&mut records, partition)?;

@@ -280,7 +280,7 @@ impl Doors {
         body: Body,
     ) -> Result<Reply, KinesisError> {
         // Held until the records are in the log.
-        let (body, mut permit) = self.bodies.read(&head.headers, body).await?;
+        let (body, mut permit) = self.bodies.read(&head.headers, body).await?.into_parts();
         let caller = self.caller(head, action, &body)?;
         let audited = Audited::of(&caller, action, format, &body);
         let once = Once::of(&head.headers, Door::Kinesis, Timestamp::now())?;

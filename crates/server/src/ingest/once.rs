@@ -51,7 +51,7 @@ impl Doors {
         let (at, store, topic) =
             (begun.at, self.store.clone(), Arc::new(Topic::new(topic.name.clone(), topic.n_partitions)));
         // The answer may find nobody, and the key is free again only when the outcome is known.
-        let appending = tokio::spawn({
+        let appending = self.services.unattended.spawn({
             let topic = topic.clone();
             async move {
                 let _kept = kept;

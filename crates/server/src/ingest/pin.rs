@@ -80,7 +80,7 @@ impl Doors {
     async fn take_pin(&self, request: Request) -> Result<Response, KafkaError> {
         let (mut head, body) = request.into_parts();
         self.check_origin(&mut head).await?;
-        let (body, _permit) = self.bodies.read(&head.headers, body).await?;
+        let body = self.bodies.read(&head.headers, body).await?;
         let now = Timestamp::now();
         let once = Once::of(&head.headers, Door::Pin, now)?;
         let pin = match read(&head.headers, &body) {

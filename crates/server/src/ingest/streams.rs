@@ -103,7 +103,7 @@ impl Doors {
             Err(error) => Err(error),
         };
         let (body, mut permit) = match read {
-            Ok(read) => read,
+            Ok(body) => body.into_parts(),
             Err(error) => return self.refuse(&error),
         };
         let call = match map(&stream, &body) {

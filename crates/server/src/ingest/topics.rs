@@ -22,10 +22,11 @@ use model::{
     position::InvalidTopicName,
 };
 use tokio::sync::Mutex;
+use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use super::idempotency::Window;
-use crate::error::KafkaError;
+use crate::{Services, error::KafkaError};
 
 pub(super) struct Topic {
     pub(super) name: TopicName,
@@ -56,13 +57,16 @@ pub(super) struct Topics {
     ending: RwLock<Vec<TopicName>>,
     /// The keys of requests go with their topic.
     window: Arc<Window>,
+    unattended: TaskTracker,
 }
 
 impl Topics {
-    pub(super) fn new(log: Arc<dyn EventLog>, layers: Option<Arc<dyn Layers>>, config: IngestConfig) -> Self {
+    pub(super) fn new(services: &Services) -> Self {
+        let Services { log, layers, unattended, .. } = services.clone();
+        let config = services.config.ingest.clone();
         let window = Arc::new(Window::new(&config));
         let (known, creating, ending) = Default::default();
-        Self { log, config, known, creating, layers, ending, window }
+        Self { log, config, known, creating, layers, ending, window, unattended }
     }
 
     /// The topic, None where there is none.
@@ -78,7 +82,11 @@ impl Topics {
 
     /// The topic, created if it may be. It has the partition `highest`, or the request is refused
     /// and nothing is created.
-    pub(super) async fn find_or_create(&self, name: &str, highest: Option<u32>) -> Result<Arc<Topic>, KafkaError> {
+    pub(super) async fn find_or_create(
+        self: &Arc<Self>,
+        name: &str,
+        highest: Option<u32>,
+    ) -> Result<Arc<Topic>, KafkaError> {
         // Without that partition it may have grown since.
         let known = self.remembered(name).filter(|t| highest.is_none_or(|highest| highest < t.n_partitions));
         let topic = match known {
@@ -89,7 +97,7 @@ impl Topics {
         Ok(topic)
     }
 
-    async fn look_up_or_create(&self, name: &str, highest: Option<u32>) -> Result<Arc<Topic>, KafkaError> {
+    async fn look_up_or_create(self: &Arc<Self>, name: &str, highest: Option<u32>) -> Result<Arc<Topic>, KafkaError> {
         let name: TopicName = name.parse().map_err(|e: InvalidTopicName| KafkaError::invalid_topic(e.to_string()))?;
         if name.is_internal() {
             return Err(KafkaError::invalid_topic(format!("topic {name} is internal: nobody else writes there")));
@@ -114,7 +122,12 @@ impl Topics {
         Ok((self.remember(&description, name), n_topics))
     }
 
-    async fn create(&self, name: &TopicName, n_topics: usize, highest: Option<u32>) -> Result<Arc<Topic>, KafkaError> {
+    async fn create(
+        self: &Arc<Self>,
+        name: &TopicName,
+        n_topics: usize,
+        highest: Option<u32>,
+    ) -> Result<Arc<Topic>, KafkaError> {
         let limit = self.config.max_topics;
         if n_topics >= limit {
             let message = format!("topic {name} was not created: there are {limit} already (ingest.max_topics)");
@@ -132,7 +145,12 @@ impl Topics {
     }
 
     /// Creates a topic that is not there yet, with so many partitions, or only says whether it could.
-    pub(super) async fn create_new(&self, name: &TopicName, n_partitions: u32, really: bool) -> Result<(), KafkaError> {
+    pub(super) async fn create_new(
+        self: &Arc<Self>,
+        name: &TopicName,
+        n_partitions: u32,
+        really: bool,
+    ) -> Result<(), KafkaError> {
         self.check_count(n_partitions)?;
         let _creating = self.creating.lock().await;
         let limit = self.config.max_topics;
@@ -181,15 +199,21 @@ impl Topics {
         }
     }
 
-    /// Changes the topic in the log, and no longer counts on what was known of it.
-    pub(super) async fn change(&self, name: &TopicName, change: TopicChange) -> Result<(), LogError> {
-        let changed = self.log.change_topic(name, change).await;
-        self.forget(name);
-        let is_deletion = matches!(change, TopicChange::Delete | TopicChange::DeleteUnlessGrown { .. });
-        if is_deletion && !matches!(changed, Err(LogError::TopicGrew(_))) {
-            self.window.forget(name);
-        }
-        changed
+    /// Changes the topic in the log, and no longer counts on what was known of it. Both, or neither,
+    /// whoever waits for it.
+    pub(super) async fn change(self: &Arc<Self>, name: &TopicName, change: TopicChange) -> Result<(), LogError> {
+        let (this, name) = (self.clone(), name.clone());
+        let changing = self.unattended.spawn(async move {
+            let changed = this.log.change_topic(&name, change).await;
+            this.forget(&name);
+            let is_deletion = matches!(change, TopicChange::Delete | TopicChange::DeleteUnlessGrown { .. });
+            if is_deletion && !matches!(changed, Err(LogError::TopicGrew(_))) {
+                this.window.forget(&name);
+            }
+            changed
+        });
+        let lost = |e| LogError::Unavailable { reason: format!("the change was lost: {e}"), outcome_unknown: true };
+        changing.await.unwrap_or_else(|e| Err(lost(e)))
     }
 
     pub(super) fn window(&self) -> &Arc<Window> {

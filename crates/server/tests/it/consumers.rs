@@ -10,12 +10,15 @@ use std::{
 use axum::body::Body;
 use event_log::{EmbeddedLog, MemoryLog};
 use http_body_util::BodyExt;
-use model::{EventLog, Record, config::Config};
+use model::{EventLog, Offset, Record, config::Config};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::node::{KAFKA_V2, Node, Said, append, create, partition};
+use crate::{
+    meddled::Meddled,
+    node::{KAFKA_V2, Node, Said, append, create, partition},
+};
 
 const JSON: &str = "application/vnd.kafka.json.v2+json";
 const BINARY: &str = "application/vnd.kafka.binary.v2+json";
@@ -626,5 +629,21 @@ async fn an_array_is_no_object_and_a_whole_number_may_have_a_point() {
     ] {
         let said = node.post(&at("one", path), body).await;
         assert_eq!(said.status, status, "{path} {body}: {said:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_time_is_found_though_the_log_is_trimmed_meanwhile() {
+    for (time, expected) in [("1970-01-01T00:00:00Z", vec![8, 9]), ("2999-01-01T00:00:00Z", vec![])] {
+        let log = Arc::new(Meddled::new());
+        create(&*log, "a", 1).await;
+        append(&*log, "a", 0, &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]).await;
+        let node = Node::on(&log, |_| {});
+        subscribe(&node, "one", "").await;
+        log.trim_on_read(partition("a", 0), Offset(8));
+        let seek = format!(r#"{{"timestamps":[{{"topic":"a","partition":0,"timestamp":"{time}"}}]}}"#);
+        let said = node.post(&at("one", "/positions"), &seek).await;
+        assert_eq!(said.status, 204, "{said:?}");
+        assert_eq!(read(&node, "one").await, expected, "{time}");
     }
 }

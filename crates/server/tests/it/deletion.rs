@@ -10,11 +10,12 @@ use async_trait::async_trait;
 use event_log::MemoryLog;
 use model::{Behind, EventLog, Layers, TopicName};
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
     harness::JSON,
     kinesis_client::{AMZ_JSON, SIGNATURE},
+    meddled::Meddled,
     node::{Node, Said, append, create, partition},
 };
 
@@ -182,4 +183,30 @@ async fn of_two_deletions_one_finds_nothing() {
     statuses.sort_unstable();
     assert_eq!(statuses, [204, 404]);
     assert_eq!(produce(&node).await.status, 200);
+}
+
+/// A retry of what went with its topic is stored, also when whoever deleted it went away meanwhile.
+#[tokio::test]
+async fn keys_go_with_their_topic_whoever_waits_for_its_deletion() {
+    for door in ["v3", "kinesis"] {
+        let log = Arc::new(Meddled::new());
+        create(&*log, "t", 1).await;
+        let node = Node::on(&log, |_| {});
+        let headers = [("content-type", JSON), ("idempotency-key", "k")];
+        let post = async || node.ask("POST", "/topics/t", &headers, r#"{"records":[{"value":1}]}"#).await;
+        assert_eq!(post().await.status, 200, "{door}");
+        tokio::select! {
+            said = delete(&node, &log.log, door) => panic!("{door}: {said:?}"),
+            () = log.has_deleted() => {}
+        }
+        log.tell();
+        let is_stored = async {
+            let of_topic = partition("t", 0);
+            while !matches!(log.bounds(&of_topic).await, Ok(bounds) if bounds.end > bounds.start) {
+                post().await;
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(20), is_stored).await.unwrap_or_else(|_| panic!("{door}: nothing is stored"));
+    }
 }

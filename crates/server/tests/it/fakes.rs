@@ -176,6 +176,7 @@ pub(crate) fn services(log: Arc<CountingLog>, query: Option<Arc<dyn Query>>, tas
         tasks,
         streams: streams(),
         metrics: Arc::new(Metrics::new()),
+        unattended: Default::default(),
         config: Arc::new(Config::defaults()),
     }
 }

@@ -228,6 +228,7 @@ pub(crate) fn services(log: Arc<impl EventLog + 'static>, config: Config) -> Ser
         auth: Arc::new(Auth::open(&config.auth).unwrap()),
         streams: Arc::new([]),
         metrics,
+        unattended: Default::default(),
         config: Arc::new(config),
     }
 }

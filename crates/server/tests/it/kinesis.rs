@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use event_log::MemoryLog;
-use model::{EventLog, LogError, Offset, TopicPartition};
+use model::{EventLog, LogError, Offset, TopicChange, TopicPartition};
 use serde_json::{Value, json};
 
 use crate::{
@@ -83,6 +83,24 @@ async fn streams_are_listed_by_name_in_pages() {
     assert_eq!(after["StreamNames"], json!(["c"]));
     let limits = kinesis.ask("DescribeLimits", json!({})).await;
     assert_eq!((&limits["OpenShardCount"], &limits["OnDemandStreamCount"]), (&json!(3), &json!(0)));
+}
+
+/// Another door deletes a topic, and nobody asks for its stream by name.
+#[tokio::test]
+async fn streams_whose_topic_is_gone_are_not_counted_and_not_kept() {
+    let log = Arc::new(MemoryLog::new());
+    let kinesis = Kinesis::over(log.clone(), |_| {}).await;
+    kinesis.create("gone", 4).await;
+    kinesis.create("here", 1).await;
+    log.change_topic(&"gone".parse().unwrap(), TopicChange::Delete).await.unwrap();
+    assert_eq!(kinesis.ask("DescribeLimits", json!({})).await["OpenShardCount"], 1);
+    kinesis.create("new", 2).await;
+    assert_eq!(kinesis.ask("DescribeLimits", json!({})).await["OpenShardCount"], 3);
+    let streams = TopicPartition::new("__kinesis_streams".parse().unwrap(), 0);
+    let commands = log.fetch(&streams, Offset::ZERO, 1 << 20).await.unwrap();
+    let deletes = r#"{"Change":{"name":"gone","#.as_bytes();
+    let is_deleted = |value: &[u8]| value.starts_with(deletes) && value.ends_with(br#""change":"Delete"}}"#);
+    assert!(commands.iter().any(|stored| is_deleted(stored.record.value.as_deref().unwrap())));
 }
 
 #[tokio::test]

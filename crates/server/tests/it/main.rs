@@ -4,6 +4,7 @@
 mod fakes;
 mod harness;
 mod kinesis_client;
+mod meddled;
 mod node;
 
 mod api;

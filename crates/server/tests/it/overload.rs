@@ -118,6 +118,29 @@ async fn announcing_much_and_sending_little_takes_no_room_from_others() {
     assert!(liars.iter().all(|liar| liar.has_nothing()));
 }
 
+/// What is read of a body, and held on to, is paid for until all is done, at doors that keep no record of it, too.
+#[tokio::test]
+async fn a_body_is_paid_for_until_it_is_answered() {
+    let cluster = "/v3/clusters/00000000-0000-0000-0000-000000000000";
+    let batch = r#"{"entries":[{"id":"1","value":{"type":"JSON","data":1}}]}"#;
+    for (path, media_type, body) in [
+        ("/topics/pin".to_owned(), JSON, RECORD),
+        (format!("{cluster}/topics/pin/records:batch"), "application/json", batch),
+        ("/consumers/readers".to_owned(), "application/vnd.kafka.v2+json", r#"{"name":"one"}"#),
+    ] {
+        let server = Server::start().await;
+        server.log.with_topic("pin", 1);
+        server.log.close_gate();
+        let mut client = server.connect().await;
+        client.send(post(&path, media_type, format!("{body:<10000}"))).await;
+        server.log.append_at_gate().await;
+        assert!(inflight_bytes(&server).await >= 10_000, "{path}");
+        server.log.open_gate();
+        assert!(client.reply().await.status < 300, "{path}");
+        assert_eq!(inflight_bytes(&server).await, 0, "{path}");
+    }
+}
+
 async fn inflight_bytes(server: &Server) -> usize {
     let metrics = server.get("/metrics").await.body;
     let held = metrics.lines().find_map(|line| line.strip_prefix("corkboard_ingest_inflight_bytes "));

@@ -122,7 +122,14 @@ impl Group {
         self.generation += u64::from(changed);
     }
 
-    pub(super) fn act(&mut self, name: &str, epoch: u32, act: Act, lease_until_ms: i64) -> Result<(), Refusal> {
+    pub(super) fn act(
+        &mut self,
+        name: &str,
+        epoch: u32,
+        act: Act,
+        lease_until_ms: i64,
+        max_offsets: usize,
+    ) -> Result<(), Refusal> {
         let instance = self.instances.get_mut(name).ok_or(Refusal::UnknownInstance)?;
         let rejoins = matches!(act, Act::Join { .. } | Act::Follow { .. } | Act::Unsubscribe);
         if rejoins || !instance.is_fenced {
@@ -132,13 +139,14 @@ impl Group {
         match act {
             Act::Create { .. } => unreachable!("a group is made before anything is done in it"),
             Act::Renew => {}
+            // Whoever leaves does so, even if there is no room for what was returned last.
             Act::Delete => {
-                self.auto_commit(name, epoch);
+                let _ = self.auto_commit(name, epoch, max_offsets);
                 self.give_up(name, |_| true);
                 self.instances.remove(name);
             }
             Act::Unsubscribe => {
-                self.auto_commit(name, epoch);
+                let _ = self.auto_commit(name, epoch, max_offsets);
                 self.give_up(name, |_| true);
                 self.follow(name, Interest::Nothing, BTreeMap::new());
             }
@@ -150,19 +158,20 @@ impl Group {
                 }
                 self.follow(name, interest, topics);
             }
-            Act::Join { topics } => {
+            Act::Join { topics, gone } => {
                 if instance.interest.is_subscription() {
                     instance.topics = topics;
                 }
-                self.auto_commit(name, epoch);
+                self.committed.retain(|partition, _| !gone.contains(&partition.topic));
+                self.auto_commit(name, epoch, max_offsets)?;
                 self.balance();
                 let targets = std::mem::take(&mut self.targets);
                 self.give_up(name, |partition| targets.get(partition).is_none_or(|target| target != name));
             }
             Act::Seek { positions } => return self.seek(name, positions),
-            Act::Send { moves } => return self.send(name, epoch, moves),
+            Act::Send { moves } => return self.send(name, epoch, moves, max_offsets),
             Act::Unsend { moves, turns } => return self.unsend(name, moves, turns),
-            Act::Commit { offsets, max_offsets } => return self.commit(name, epoch, offsets, max_offsets),
+            Act::Commit { offsets } => return self.commit(name, epoch, offsets, max_offsets),
         }
         Ok(())
     }
@@ -199,13 +208,13 @@ impl Group {
         Ok(())
     }
 
-    fn send(&mut self, name: &str, epoch: u32, moves: Vec<Move>) -> Result<(), Refusal> {
+    fn send(&mut self, name: &str, epoch: u32, moves: Vec<Move>, max_offsets: usize) -> Result<(), Refusal> {
         let instance = self.instances.get(name).ok_or(Refusal::UnknownInstance)?;
         let goes_on = |m: &Move| self.may_read(name, &m.partition) && instance.position(&m.partition, epoch) == m.seen;
         if !moves.iter().all(goes_on) {
             return Err(Refusal::Stale);
         }
-        self.auto_commit(name, epoch);
+        self.auto_commit(name, epoch, max_offsets)?;
         let instance = self.instances.get_mut(name).ok_or(Refusal::UnknownInstance)?;
         if instance.last_epoch != epoch {
             let lost = std::mem::take(&mut instance.last_answer);
@@ -231,13 +240,22 @@ impl Group {
     }
 
     /// Who asks again has what was returned before.
-    fn auto_commit(&mut self, name: &str, epoch: u32) {
-        let Some(instance) = self.instances.get(name).filter(|i| i.settings.auto_commit) else { return };
+    fn auto_commit(&mut self, name: &str, epoch: u32, max_offsets: usize) -> Result<(), Refusal> {
+        let Some(instance) = self.instances.get(name).filter(|i| i.settings.auto_commit) else { return Ok(()) };
         let owned = instance.returned(epoch).filter(|(partition, _)| self.may_commit(name, partition));
-        let committed: Vec<_> = owned.map(|(partition, offset)| (partition.clone(), offset)).collect();
-        for (partition, offset) in committed {
-            self.committed.insert(partition, Committed { offset, metadata: String::new() });
+        let committed = |offset| Committed { offset, metadata: String::new() };
+        let offsets = owned.map(|(partition, offset)| (partition.clone(), committed(offset))).collect();
+        self.take_over(offsets, max_offsets)
+    }
+
+    /// All of them, or none if there is no room.
+    fn take_over(&mut self, offsets: BTreeMap<TopicPartition, Committed>, max_offsets: usize) -> Result<(), Refusal> {
+        let n_new = offsets.keys().filter(|partition| !self.committed.contains_key(*partition)).count();
+        if n_new > 0 && self.committed.len() + n_new > max_offsets {
+            return Err(Refusal::TooManyOffsets);
         }
+        self.committed.extend(offsets);
+        Ok(())
     }
 
     /// Not what another member reads.
@@ -262,12 +280,7 @@ impl Group {
         if is_fenced || !offsets.keys().all(|partition| self.may_commit(name, partition)) {
             return Err(Refusal::Fenced);
         }
-        let n_new = offsets.keys().filter(|partition| !self.committed.contains_key(*partition)).count();
-        if n_new > 0 && self.committed.len() + n_new > max_offsets {
-            return Err(Refusal::TooManyOffsets);
-        }
-        self.committed.extend(offsets);
-        Ok(())
+        self.take_over(offsets, max_offsets)
     }
 }
 
@@ -287,6 +300,8 @@ mod tests {
     struct Played {
         consumers: Consumers,
         now_ms: i64,
+        /// Where it is set, members commit by themselves.
+        max_offsets: Option<usize>,
         /// Who has records of a partition in work, and until when they have a lease at most.
         in_work: BTreeMap<TopicPartition, String>,
     }
@@ -294,18 +309,26 @@ mod tests {
     impl Played {
         fn submit(&mut self, instance: &str, act: Act) -> Result<(), Refusal> {
             let (group, instance) = ("g".to_owned(), instance.to_owned());
-            let command = Command { group, instance, epoch: 0, lease_ms: LEASE_MS, act };
+            let max_offsets = self.max_offsets.unwrap_or(usize::MAX);
+            let command = Command { group, instance, epoch: 0, lease_ms: LEASE_MS, max_offsets, act };
             // What a snapshot keeps is all that there is.
             let text = serde_json::to_string(&self.consumers).expect("state is JSON");
             self.consumers = serde_json::from_str(&text).expect("and read again");
-            self.consumers.apply(command, Timestamp(self.now_ms))
+            let outcome = self.consumers.apply(command, Timestamp(self.now_ms));
+            for group in self.consumers.groups.values_mut() {
+                let before = (group.owners.clone(), group.targets.clone(), group.generation);
+                group.balance();
+                let after = (group.owners.clone(), group.targets.clone(), group.generation);
+                assert_eq!(before, after, "it was in balance");
+            }
+            outcome
         }
 
         fn create(&mut self, instance: &str) -> Result<(), Refusal> {
             let settings = Settings {
                 format: Format::Json,
                 reset: Reset::Earliest,
-                auto_commit: false,
+                auto_commit: self.max_offsets.is_some(),
                 min_bytes: 0,
                 timeout_ms: 0,
             };
@@ -336,7 +359,7 @@ mod tests {
         let partition = TopicPartition::new("a".parse().expect("a topic name"), 0);
         let committed = Committed { offset: Offset(1), metadata: String::new() };
         let offsets = Some(BTreeMap::from([(partition.clone(), committed)]));
-        played.submit("c", Act::Commit { offsets, max_offsets: 1 }).expect("room");
+        played.submit("c", Act::Commit { offsets }).expect("room");
         // Its lease has ended: the name is free.
         played.now_ms = 126;
         played.create("c").expect("the place of the one before");
@@ -350,6 +373,45 @@ mod tests {
         played.now_ms += 2126;
         played.create("f").expect("room");
         assert!(!played.consumers.groups["g"].committed.contains_key(&partition));
+    }
+
+    #[test]
+    fn what_is_committed_by_itself_has_the_limit_that_is_asked_for_and_leaves_with_its_topic() {
+        let mut played = Played { max_offsets: Some(2), ..Played::default() };
+        played.create("c").expect("room");
+        let interest = Interest::Topics(topics(2).into_keys().chain(["b".parse().expect("a topic name")]).collect());
+        let both =
+            || topics(2).into_iter().chain([("b".parse().expect("a topic name"), 1)]).collect::<BTreeMap<_, _>>();
+        played.submit("c", Act::Follow { interest, topics: both() }).expect("nobody else is there");
+        let read = |played: &mut Played, topic: &str, n: u64| {
+            let of = |p| Move {
+                partition: TopicPartition::new(topic.parse().expect("a topic name"), p),
+                seen: (n > 0).then_some(Offset(n)),
+                from: Offset(n),
+                until: Offset(n + 1),
+            };
+            let moves = if topic == "a" { vec![of(0), of(1)] } else { vec![of(0)] };
+            played.submit("c", Act::Send { moves })
+        };
+        let committed = |played: &Played| {
+            played.consumers.groups["g"].committed.keys().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        read(&mut played, "a", 0).expect("nothing is committed yet");
+        read(&mut played, "b", 0).expect("room for the two");
+        assert_eq!(committed(&played), ["a-0", "a-1"]);
+        assert_eq!(read(&mut played, "a", 1), Err(Refusal::TooManyOffsets));
+        let join = |gone: &[&str]| Act::Join {
+            topics: both(),
+            gone: gone.iter().map(|topic| topic.parse().expect("a topic name")).collect(),
+        };
+        assert_eq!(played.submit("c", join(&[])), Err(Refusal::TooManyOffsets));
+        assert_eq!(committed(&played), ["a-0", "a-1"]);
+        played.submit("c", Act::Delete).expect("it may leave");
+        played.create("c").expect("room");
+        let interest = Interest::Topics(["b".parse().expect("a topic name")].into());
+        played.submit("c", Act::Follow { interest, topics: both() }).expect("nobody else is there");
+        played.submit("c", join(&["a"])).expect("room again");
+        assert!(committed(&played).is_empty());
     }
 
     /// Leases hold for a while, and end now and then.
@@ -386,19 +448,19 @@ mod tests {
                         }
                     }
                     3 => {
-                        if played.submit(name, Act::Join { topics: topics(n) }).is_ok() {
+                        if played.submit(name, Act::Join { topics: topics(n), gone: BTreeSet::new() }).is_ok() {
                             stop(&mut played);
                         }
                     }
                     4 => {
-                        let _ = played.submit(name, Act::Commit { offsets: None, max_offsets: 100 });
+                        let _ = played.submit(name, Act::Commit { offsets: None });
                     }
                     5 => {
                         let partition = TopicPartition::new("a".parse().expect("a topic name"), n - 1);
                         let of_another = played.is_of_another(name, &partition);
                         let committed = Committed { offset: Offset(1), metadata: String::new() };
                         let offsets = Some(BTreeMap::from([(partition, committed)]));
-                        let outcome = played.submit(name, Act::Commit { offsets, max_offsets: 100 });
+                        let outcome = played.submit(name, Act::Commit { offsets });
                         prop_assert!(!(of_another && outcome.is_ok()), "{} commits what another reads", name);
                     }
                     _ => {

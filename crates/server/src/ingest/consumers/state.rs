@@ -100,6 +100,9 @@ pub(in crate::ingest) struct Command {
     /// Of the log: answers of an earlier one may be lost.
     pub(in crate::ingest) epoch: u32,
     pub(in crate::ingest) lease_ms: u64,
+    /// Partitions of which the group may have committed an offset.
+    #[serde(default = "usize::max_value")]
+    pub(in crate::ingest) max_offsets: usize,
     pub(in crate::ingest) act: Act,
 }
 
@@ -120,6 +123,9 @@ pub(in crate::ingest) enum Act {
     /// Asks for records: renews the lease, takes part again, gives up what others are to read.
     Join {
         topics: BTreeMap<TopicName, u32>,
+        /// Topics that are there no more: what was committed of them is forgotten.
+        #[serde(default)]
+        gone: BTreeSet<TopicName>,
     },
     Renew,
     Seek {
@@ -136,7 +142,6 @@ pub(in crate::ingest) enum Act {
     /// None: all that was returned.
     Commit {
         offsets: Option<BTreeMap<TopicPartition, Committed>>,
-        max_offsets: usize,
     },
 }
 
@@ -181,15 +186,18 @@ impl StateMachine for Consumers {
     const TOPIC: &'static str = "__consumers";
 
     fn apply(&mut self, command: Command, at: Timestamp) -> Self::Outcome {
-        let Command { group, instance, epoch, lease_ms, act } = command;
+        let Command { group, instance, epoch, lease_ms, max_offsets, act } = command;
         if let Act::Create { settings, limits } = act {
             return self.create(&group, instance, settings, &limits, at, lease_ms);
         }
         let group = self.groups.get_mut(&group).ok_or(Refusal::UnknownInstance)?;
         group.touched_ms = at.0;
         group.expire(at);
-        let outcome = group.act(&instance, epoch, act, lease_until(at, lease_ms));
-        group.balance();
+        let moves_members = matches!(act, Act::Delete | Act::Follow { .. } | Act::Unsubscribe | Act::Join { .. });
+        let outcome = group.act(&instance, epoch, act, lease_until(at, lease_ms), max_offsets);
+        if moves_members {
+            group.balance();
+        }
         outcome
     }
 }
@@ -242,7 +250,11 @@ impl Consumers {
             (before(limits.instance_retention_ms), before(limits.offset_retention_ms));
         for group in self.groups.values_mut() {
             group.expire(at);
+            let n_instances = group.instances.len();
             group.instances.retain(|_, instance| instance.lease_until_ms >= instances_before);
+            if group.instances.len() < n_instances {
+                group.balance();
+            }
         }
         self.groups.retain(|_, group| !group.instances.is_empty() || group.touched_ms >= offsets_before);
     }

@@ -17,9 +17,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, request::Parts};
-use model::{EventLog, Offset, Timestamp, TopicName, TopicPartition};
+use model::{TopicName, TopicPartition};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -38,13 +37,11 @@ use crate::{
     auth::{Action, Caller},
     error::KafkaError,
     ingest::{
-        Doors,
+        Doors, Paid,
         consumers::{Act, Format, Instance, Interest, Name},
+        time::offset_at,
     },
 };
-
-/// Looked at to find one in time.
-const TIME_FETCH_BYTES: usize = 1;
 
 pub(super) fn routes() -> Router<Arc<Doors>> {
     use Call::*;
@@ -155,6 +152,8 @@ impl Doors {
         self.check_reader(caller, name).await?;
         match call {
             Call::Records => {
+                // It says nothing, and this may wait for long.
+                drop(body);
                 let Query(query) = query.map_err(|e| KafkaError::bad_request(e.to_string()))?;
                 return self.records(name, &head.headers, &query).await.map(Some);
             }
@@ -165,8 +164,7 @@ impl Doors {
                 let asked: Option<OffsetsRequest> = if body.is_empty() { None } else { Some(parse(&body)?) };
                 let offsets = asked.map(|asked| asked.to_commit(config)).transpose()?;
                 check_topics(caller, offsets.iter().flat_map(BTreeMap::keys).map(|partition| &partition.topic))?;
-                let max_offsets = config.max_partitions_per_group;
-                self.act_now(name, Act::Commit { offsets, max_offsets }).await?;
+                self.act_now(name, Act::Commit { offsets }).await?;
                 return said("[]".to_owned());
             }
             Call::Delete => self.act_now(name, Act::Delete).await?,
@@ -188,7 +186,9 @@ impl Doors {
                 let mut positions: BTreeMap<_, _> =
                     asked.offsets(config)?.into_iter().map(|(partition, c)| (partition, c.offset)).collect();
                 for (partition, time) in asked.times(config)? {
-                    let offset = self.offset_at(name, &partition, time).await?;
+                    self.check_assigned(name, &partition).await?;
+                    let offset = offset_at(&*self.services.log, &partition, time).await;
+                    let offset = offset.map_err(|e| KafkaError::of_log(&e))?;
                     positions.insert(partition, offset);
                 }
                 self.act_now(name, Act::Seek { positions }).await?;
@@ -213,10 +213,10 @@ impl Doors {
     }
 
     /// Head and body of a consumer's call: a body needs a type, and its page must be ours.
-    pub(super) async fn consumer_body(&self, request: Request) -> Result<(Parts, Bytes), KafkaError> {
+    pub(super) async fn consumer_body(&self, request: Request) -> Result<(Parts, Paid), KafkaError> {
         let (mut head, body) = request.into_parts();
         self.check_origin(&mut head).await?;
-        let (body, _permit) = self.bodies.read(&head.headers, body).await?;
+        let body = self.bodies.read(&head.headers, body).await?;
         if !body.is_empty() && !media::is_for_consumers(&head.headers, self.services.config.ingest.strict) {
             return Err(KafkaError::unsupported_media_type());
         }
@@ -324,24 +324,6 @@ impl Doors {
             return Ok(());
         }
         Err(KafkaError::illegal_state(format!("No current assignment for partition {partition}")))
-    }
-
-    /// The first record that is not older, found by halves: so far as times grow with offsets.
-    async fn offset_at(&self, name: &Name, partition: &TopicPartition, time: Timestamp) -> Result<Offset, KafkaError> {
-        self.check_assigned(name, partition).await?;
-        let log: &dyn EventLog = &*self.services.log;
-        let bounds = log.bounds(partition).await.map_err(|e| KafkaError::of_log(&e))?;
-        let (mut low, mut high) = (bounds.start.0, bounds.end.0);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let found =
-                log.fetch(partition, Offset(middle), TIME_FETCH_BYTES).await.map_err(|e| KafkaError::of_log(&e))?;
-            match found.first() {
-                Some(stored) if stored.record.timestamp < time => low = middle + 1,
-                _ => high = middle,
-            }
-        }
-        Ok(Offset(low))
     }
 }
 

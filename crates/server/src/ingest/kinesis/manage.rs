@@ -155,10 +155,12 @@ impl Doors {
 
     pub(super) async fn describe_limits(&self, ask: &Ask) -> Result<Reply, KinesisError> {
         ask.fields().done()?;
+        let topics = self.kinesis.describe().await?.topics;
         let (n_open, n_on_demand) = self
             .kinesis
             .read(|streams| {
-                streams.all().fold((0, 0), |(open, on_demand), (_, stream)| {
+                let there = streams.all().filter(|(name, _)| topics.contains_key(*name));
+                there.fold((0, 0), |(open, on_demand), (_, stream)| {
                     (open + stream.n_open(), on_demand + usize::from(stream.mode == Mode::OnDemand))
                 })
             })

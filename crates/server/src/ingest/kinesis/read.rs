@@ -16,7 +16,10 @@ use super::{
     stream::{Shard, Stream},
     writer::{Format, Writer, written_in},
 };
-use crate::{error::KafkaError, ingest::Doors};
+use crate::{
+    error::KafkaError,
+    ingest::{Doors, time::offset_at},
+};
 
 const MAX_RECORDS: i64 = 10_000;
 /// Of data and partition keys in one answer.
@@ -148,7 +151,7 @@ impl Doors {
                 beginning.without_number()?;
                 Ok(bounds.start.0)
             }
-            "AT_TIMESTAMP" => self.position_at(reading, bounds, beginning.timestamp_ms).await,
+            "AT_TIMESTAMP" => self.position_at(reading, beginning.timestamp_ms).await,
             kind => {
                 let number = reading.number_of(beginning, action)?;
                 let offset = if kind == "AT_SEQUENCE_NUMBER" { number.index } else { number.next_offset() };
@@ -158,12 +161,7 @@ impl Doors {
     }
 
     /// The first record that is not older.
-    async fn position_at(
-        &self,
-        reading: &Reading<'_>,
-        bounds: Bounds,
-        timestamp_ms: Option<i64>,
-    ) -> Result<u64, KinesisError> {
+    async fn position_at(&self, reading: &Reading<'_>, timestamp_ms: Option<i64>) -> Result<u64, KinesisError> {
         let asked = timestamp_ms.ok_or_else(|| {
             KinesisError::invalid_argument(
                 "Must specify timestampInMillis parameter for iterator of type AT_TIMESTAMP. Current request has no \
@@ -177,20 +175,8 @@ impl Doors {
                  timestampInMillis: {asked}, currentTimestampInMillis: {now}"
             )));
         }
-        let (mut low, mut high) = (bounds.start.0, bounds.end.0);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.kinesis.log().fetch(&reading.partition, Offset(middle), 1).await {
-                Ok(records) => match records.first() {
-                    // Trimmed or compacted: the next one that is there counts.
-                    Some(found) if found.record.timestamp.0 < asked => low = found.offset.0.max(middle) + 1,
-                    _ => high = middle,
-                },
-                Err(LogError::OutOfRange { bounds, .. }) => low = bounds.start.0.clamp(middle + 1, high),
-                Err(e) => return Err(reading.failed(&e)),
-            }
-        }
-        Ok(low)
+        let offset = offset_at(self.kinesis.log(), &reading.partition, Timestamp(asked)).await;
+        offset.map(|offset| offset.0).map_err(|e| reading.failed(&e))
     }
 
     async fn bounds(&self, reading: &Reading<'_>) -> Result<Bounds, KinesisError> {

@@ -21,6 +21,7 @@ use model::{
     position::INTERNAL_PREFIX,
 };
 use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock};
+use tokio_util::task::TaskTracker;
 use tracing::info;
 use uuid::Uuid;
 
@@ -34,6 +35,7 @@ use super::{
     subscribe::Subscriptions,
 };
 use crate::{
+    Services,
     ingest::topics::{Topic, Topics},
     replicated::Replicated,
 };
@@ -49,6 +51,7 @@ pub(in crate::ingest) struct Kinesis {
     log: Arc<dyn EventLog>,
     topics: Arc<Topics>,
     pub(super) config: Arc<Config>,
+    unattended: TaskTracker,
     streams: Replicated<Streams>,
     /// Of streams that are there; those that are deleted here go.
     handles: Mutex<HashMap<String, Arc<Handle>>>,
@@ -82,12 +85,14 @@ impl Held {
 }
 
 impl Kinesis {
-    pub(in crate::ingest) fn new(log: Arc<dyn EventLog>, topics: Arc<Topics>, config: Arc<Config>) -> Self {
+    pub(in crate::ingest) fn new(services: &Services, topics: Arc<Topics>) -> Self {
+        let Services { log, config, unattended, .. } = services.clone();
         Self {
             streams: Replicated::new(log.clone()),
             log,
             topics,
             config,
+            unattended,
             handles: Mutex::default(),
             creating: tokio::sync::Mutex::default(),
             caught_up_ms: AtomicI64::new(i64::MIN),
@@ -201,12 +206,29 @@ impl Kinesis {
             (None, None) => Ok(None),
             (known, Some(n)) => self.adopt(name, n, known.map(|stream| stream.id)).await,
             (Some(gone), None) => {
-                let command = Command::Change { name: name.to_owned(), id: gone.id, change: Change::Delete };
-                self.submit(command).await?.ok();
-                self.forget(name);
+                self.drop_stream(name.to_owned(), gone.id).await?;
                 Ok(None)
             }
         }
+    }
+
+    /// Drops the streams whose topics other doors deleted, so that they do not add up.
+    async fn sweep(&self) -> Result<(), KinesisError> {
+        let description = self.describe().await?;
+        let gone = |streams: &Streams| {
+            let gone = streams.all().filter(|(name, _)| !description.topics.contains_key(*name));
+            gone.map(|(name, stream)| (name.to_owned(), stream.id)).collect::<Vec<_>>()
+        };
+        for (name, id) in self.read(gone).await? {
+            self.drop_stream(name, id).await?;
+        }
+        Ok(())
+    }
+
+    async fn drop_stream(&self, name: String, id: Uuid) -> Result<(), KinesisError> {
+        self.forget(&name);
+        self.submit(Command::Change { name, id, change: Change::Delete }).await?.ok();
+        Ok(())
     }
 
     /// A stream of a topic that another door made.
@@ -241,7 +263,7 @@ impl Kinesis {
         }
         let topic = topic_name(name)?;
         let _creating = self.creating.lock().await;
-        let stale = self.read(|streams| streams.get(name).map(|stream| stream.id)).await?;
+        self.sweep().await?;
         let has_topic = async || Ok::<_, KinesisError>(self.describe().await?.topics.contains_key(&topic));
         if has_topic().await? {
             return Ok(None);
@@ -257,7 +279,7 @@ impl Kinesis {
             first_offsets.push(self.bounds(&topic, shard).await?.start.0);
         }
         let stream = New { id: Uuid::new_v4(), mode, first_offsets, max_record_kib, tags };
-        let created = self.submit(Command::Create { name: name.to_owned(), stream, replaces: stale }).await?;
+        let created = self.submit(Command::Create { name: name.to_owned(), stream, replaces: None }).await?;
         info!(stream = name, n_shards, "created stream {name} with {n_shards} shards");
         Ok(created.ok().flatten())
     }
@@ -267,7 +289,7 @@ impl Kinesis {
         let handle = self.handle(name)?;
         let (this, name) = (self.clone(), name.to_owned());
         // Not to be left half done when the client goes away.
-        let deleting = tokio::spawn(async move {
+        let deleting = self.unattended.spawn(async move {
             let ending = this.topics.end(&handle.topic);
             loop {
                 let delete = ending.settle().await?;
@@ -284,8 +306,7 @@ impl Kinesis {
                     Err(LogError::TopicGrew(_)) => continue,
                     Err(e) => return Err(KinesisError::of_log(&e)),
                 }
-                this.forget(&name);
-                this.submit(Command::Change { name: name.clone(), id, change: Change::Delete }).await?.ok();
+                this.drop_stream(name.clone(), id).await?;
                 info!(stream = name, "deleted stream {name}");
                 return Ok(());
             }
@@ -315,7 +336,7 @@ impl Kinesis {
         let handle = self.handle(name)?;
         let (this, name, caller) = (self.clone(), name.to_owned(), caller.clone());
         // A client that goes away must not let puts in between the change and the news of it.
-        let changing = tokio::spawn(async move {
+        let changing = self.unattended.spawn(async move {
             let _changing = handle.changing.write().await;
             for _ in 0..MAX_PLANS {
                 let stream = this.stream(&caller, &name).await?;

@@ -93,7 +93,7 @@ impl Producing {
         let cluster = doors.cluster(&cluster, doors.base(&head)).await?.id;
         let topic = doors.topic_to_fill(&topic).await?;
         if let Some(once) = Once::of(&head.headers, Door::Kafka, Timestamp::now())? {
-            let (body, mut permit) = doors.bodies.read(&head.headers, body).await?;
+            let (body, mut permit) = doors.bodies.read(&head.headers, body).await?.into_parts();
             return Ok(Begun::Whole(doors.produce_once(&cluster, &topic, &body, &mut permit, &once).await?));
         }
         let objects = Objects::new(doors.services.config.ingest.max_body_bytes);

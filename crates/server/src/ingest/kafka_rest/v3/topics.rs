@@ -17,7 +17,7 @@ use crate::{
     auth::{Action, Caller},
     error::KafkaError,
     ingest::{
-        Doors,
+        Doors, Paid,
         json::{Object, Whole},
         kafka_rest::{consumers::parse, metadata::topic_settings},
     },
@@ -227,11 +227,11 @@ pub(super) async fn partition(
 
 impl Doors {
     /// Head and body of a call that changes something.
-    pub(super) async fn plain_body(&self, request: Request) -> Result<(Parts, bytes::Bytes), KafkaError> {
+    pub(super) async fn plain_body(&self, request: Request) -> Result<(Parts, Paid), KafkaError> {
         let (mut head, body) = request.into_parts();
         self.check_origin(&mut head).await?;
         check_media_type(&head.headers)?;
-        let (body, _permit) = self.bodies.read(&head.headers, body).await?;
+        let body = self.bodies.read(&head.headers, body).await?;
         if body.is_empty() {
             return Err(KafkaError::payload_error("Request body is empty. Data is required."));
         }
