@@ -208,8 +208,13 @@ impl Shift {
 
     fn leave(mut self, reply: oneshot::Sender<Box<Writer>>) {
         let writer = self.writer.take().expect("a shift that has work has its writer");
-        if let Err(writer) = reply.send(writer) {
-            self.mailbox.give_back(writer);
+        let mailbox = Arc::downgrade(&self.mailbox);
+        // Who has the writer may count on nothing here holding the folder any more.
+        drop(self);
+        if let Err(writer) = reply.send(writer)
+            && let Some(mailbox) = mailbox.upgrade()
+        {
+            mailbox.give_back(writer);
         }
     }
 }
