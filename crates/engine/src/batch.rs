@@ -185,6 +185,7 @@ impl Batch {
         let before = previous.and_then(|m| m.streams.get(&stream.name));
         let known = before.into_iter().flat_map(|run| run.through.keys());
         let partitions: BTreeSet<TopicPartition> = objects.keys().chain(known).cloned().collect();
+        self.definitions.refuse_shared(stream, &partitions)?;
         let partitions: Vec<TopicPartition> = partitions.into_iter().collect();
         let id = LogId { id: log, epoch: 0 };
         let at = rows.checkpoint(id, &partitions).await?;

@@ -7,8 +7,8 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, Result, ensure};
-use model::{StreamDef, ViewDef};
+use anyhow::{Context, Result, bail, ensure};
+use model::{StreamDef, TopicPartition, ViewDef};
 
 use crate::cleaning::Cleaning;
 
@@ -92,6 +92,7 @@ impl Definitions {
             streams.push(Arc::new(Cleaning::plan(&StreamDef::parse(name, toml, sql)?).await?));
         }
         ensure!(!streams.is_empty(), "there is no stream: streams/ has no .toml file");
+        refuse_overlap(&streams)?;
         let mut views = Vec::new();
         for (file, sql) in view_files {
             if let Some(name) = file.strip_suffix(".sql") {
@@ -110,5 +111,90 @@ impl Definitions {
     /// The stream that takes a topic.
     pub fn stream_of(&self, topic: &str) -> Option<&Arc<Cleaning>> {
         self.streams.iter().find(|c| c.stream().takes(topic))
+    }
+
+    /// That a stream has its topics for itself: records that two streams clean would be counted by the
+    /// progress of one of them. Patterns may overlap in names that no topic has, so each layer asks
+    /// before it takes anything.
+    pub fn refuse_shared<'p>(
+        &self,
+        stream: &StreamDef,
+        partitions: impl IntoIterator<Item = &'p TopicPartition>,
+    ) -> Result<()> {
+        let others = || self.streams.iter().map(|c| c.stream()).filter(|other| other.name != stream.name);
+        for TopicPartition { topic, .. } in partitions {
+            if let Some(other) = others().find(|other| other.takes(topic.as_str())) {
+                bail!(shared(stream, other, topic.as_str()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses streams of which one takes all that another's pattern stands for: whatever topic comes,
+/// both would take it.
+fn refuse_overlap(streams: &[Arc<Cleaning>]) -> Result<()> {
+    for (nth, one) in streams.iter().enumerate() {
+        for other in &streams[nth + 1..] {
+            let (one, other) = (one.stream(), other.stream());
+            // A `*` stands for a `*` as well: what takes a pattern's text takes what that pattern does.
+            let both = one.topics.iter().find(|pattern| other.takes(pattern));
+            if let Some(topic) = both.or_else(|| other.topics.iter().find(|pattern| one.takes(pattern))) {
+                bail!(shared(one, other, topic));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn shared(one: &StreamDef, other: &StreamDef, topic: &str) -> String {
+    let [one, other] = [one.name.as_str().min(&other.name), one.name.as_str().max(&other.name)];
+    format!(
+        "topic {topic} is taken by the streams {one} and {other}, and a topic belongs to one stream: narrow the `topics` \
+         of streams/{one}.toml or streams/{other}.toml"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// The default pipeline, with other topics for the stream of places.
+    async fn with_topics(topics: &str) -> Result<Definitions> {
+        let toml = STREAM_FILES[2].1.replace("topics = [\"geo\", \"*.geo\", \"streaming-*-geo\"]", topics);
+        assert_ne!(toml, STREAM_FILES[2].1);
+        let mut files = STREAM_FILES;
+        files[2].1 = &toml;
+        Definitions::from_files(&files, &VIEW_FILES).await
+    }
+
+    #[tokio::test]
+    async fn streams_that_take_the_same_topics_are_refused_by_name() {
+        for (topics, topic) in [
+            (r#"topics = ["geo", "pin"]"#, "pin"),
+            (r#"topics = ["*.pin"]"#, "*.pin"),
+            (r#"topics = ["*"]"#, "pin"),
+            (r#"topics = ["geo", "0a3.pin"]"#, "0a3.pin"),
+            (r#"topics = ["*-pin"]"#, "streaming-*-pin"),
+        ] {
+            let error = with_topics(topics).await.err().unwrap_or_else(|| panic!("{topics} was accepted")).to_string();
+            assert!(error.starts_with(&format!("topic {topic} is taken by the streams geo and pin,")), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn patterns_may_overlap_in_names_that_no_topic_has() {
+        let definitions = with_topics(r#"topics = ["geo", "places-*"]"#).await.unwrap();
+        let of = |topic: &str| [TopicPartition::new(topic.parse().unwrap(), 0)];
+        for stream in ["pin", "geo"] {
+            let stream = definitions.streams.iter().map(|c| c.stream()).find(|s| s.name == stream).unwrap();
+            let error = definitions.refuse_shared(stream, &of("places-7.pin")).unwrap_err().to_string();
+            assert!(error.starts_with("topic places-7.pin is taken by the streams geo and pin,"), "{error}");
+        }
+        let pin = definitions.stream_of("pin").unwrap().stream();
+        definitions.refuse_shared(pin, &of("7.pin")).unwrap();
+        definitions.refuse_shared(pin, &[]).unwrap();
     }
 }

@@ -254,8 +254,8 @@ impl Landing {
         if hint.position >= begin {
             return Ok(());
         }
-        if let Some(marker) = marker::note_deletion(&*self.store.objects(), partition, begin).await? {
-            run.marker = Some(marker);
+        let marker = run.marker.as_ref().context("a partition is looked at once the folder is admitted")?;
+        if marker::note_deletion(&*self.store.objects(), marker, partition, begin).await? {
             run.report.add("n_records_gone", begin.0 - hint.position.0);
             run.report.notices.push(format!(
                 "{partition}: the records [{}, {begin}) were deleted with their topic before they were landed; landing \

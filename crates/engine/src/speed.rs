@@ -96,7 +96,11 @@ impl Speed {
         let stream = cleaning.stream();
         let takes = |p: &TopicPartition| stream.takes(p.topic.as_str());
         let partitions: Vec<TopicPartition> = description.partitions().filter(takes).collect();
-        if partitions.is_empty() || !self.may_be_due(&stream.name, &partitions).await? {
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        self.definitions.refuse_shared(stream, &partitions)?;
+        if !self.may_be_due(&stream.name, &partitions).await? {
             return Ok(());
         }
         // Taken out: after an error the sinks are opened anew.

@@ -382,8 +382,10 @@ impl Table {
                 }
             }
         }
+        let is_tried_out = last_error.as_ref().is_none_or(is_conflict);
         let error = last_error.map_or_else(|| anyhow::anyhow!("no try was made"), anyhow::Error::from);
-        Err(CommitError::Failed(error.context(format!("table {}: {MAX_TRIES} tries to commit", self.path))))
+        let what = if is_tried_out { format!("{MAX_TRIES} tries to commit") } else { "cannot commit".to_owned() };
+        Err(CommitError::Failed(error.context(format!("table {}: {what}", self.path))))
     }
 
     fn does_not_fit(&self, range: &OffsetRange, next: Offset, was_tried: bool) -> CommitError {

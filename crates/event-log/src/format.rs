@@ -11,9 +11,10 @@ use model::{Header, Offset, Record, StoredRecord, Timestamp};
 pub(crate) const HEADER_BYTES: usize = 61;
 /// `baseOffset` and `batchLength`, which `batchLength` does not count.
 const LENGTH_EXCLUDES_BYTES: usize = 12;
-const MAGIC: u8 = 2;
+/// The version of the format, and how far from a batch's first byte it stands.
+pub(crate) const MAGIC: u8 = 2;
+pub(crate) const MAGIC_AT: usize = 16;
 const LEADER_EPOCH_AT: usize = 12;
-const MAGIC_AT: usize = 16;
 const CRC_AT: usize = 17;
 const CRC_COVERS_FROM: usize = 21;
 /// More in one batch and its offset deltas would leave Kafka's 32 bits.

@@ -91,7 +91,7 @@ pub fn describe(dir: &Path, depth: Depth) -> Result<LogReport> {
     let fs: Arc<dyn FileSystem> = Arc::new(Disk);
     let meta = meta(&*fs, dir)?;
     let ids = meta.topics.iter().flat_map(|(t, n)| (0..*n).map(|p| TopicPartition::new(t.clone(), p)));
-    let partitions = ids.map(|id| describe_one(&fs, dir, &id, meta.begin(&id), depth)).collect::<Result<_>>()?;
+    let partitions = ids.map(|id| describe_partition(&fs, dir, &id, meta.begin(&id), depth)).collect::<Result<_>>()?;
     Ok(LogReport {
         dir: dir.to_owned(),
         format_version: meta.format_version,
@@ -103,13 +103,7 @@ pub fn describe(dir: &Path, depth: Depth) -> Result<LogReport> {
     })
 }
 
-/// Describes one partition of the log in `dir`.
-pub fn describe_partition(dir: &Path, id: &TopicPartition, depth: Depth) -> Result<PartitionReport> {
-    let fs: Arc<dyn FileSystem> = Arc::new(Disk);
-    describe_one(&fs, dir, id, meta(&*fs, dir)?.begin(id), depth)
-}
-
-fn describe_one(
+fn describe_partition(
     fs: &Arc<dyn FileSystem>,
     dir: &Path,
     id: &TopicPartition,

@@ -143,6 +143,10 @@ impl Partition {
             opened => opened.map_err(read_error)?,
         };
         let window_bytes = (max_bytes as u64).saturating_add(2 * self.index_interval_bytes);
+        if self.bounds().start > from {
+            // Opened, it may be, while it was deleted.
+            self.files.forget(&segment.path);
+        }
         let mut walk = segment.walk_to(&self.files, &*file, from, window_bytes).map_err(read_error)?;
         self.collect(&mut walk, from, segment_end, max_bytes, read_error).map(Looked::Records)
     }

@@ -54,17 +54,17 @@ impl Quarantine {
         let Some(fs) = &self.fs else { return };
         let mut guard = self.lock();
         let Some(listed) = &mut *guard else { return };
-        if listed.iter().any(|l| l.start == found.start && l.end == found.end) {
+        if listed.len() >= MAX_LISTED || listed.iter().any(|l| l.start == found.start && l.end == found.end) {
             return;
         }
         tracing::error!(
             %partition, start = found.start.0, end = found.end.0,
             "records [{}, {}) of {partition} are corrupt and cannot be read: {}", found.start, found.end, found.reason
         );
-        if listed.len() == MAX_LISTED {
-            return;
-        }
         listed.push(found);
+        if listed.len() == MAX_LISTED {
+            tracing::error!(%partition, "{MAX_LISTED} ranges of {partition} are corrupt; more are neither listed nor said");
+        }
         let written = serde_json::to_vec_pretty(listed)
             .map_err(io::Error::from)
             .and_then(|text| fs::write_atomically(&**fs, &self.path, &text));
@@ -75,5 +75,64 @@ impl Quarantine {
 
     fn lock(&self) -> MutexGuard<'_, Option<Vec<Quarantined>>> {
         self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tracing::{
+        Event, Metadata, Subscriber,
+        span::{Attributes, Id, Record},
+    };
+
+    use super::*;
+    use crate::fs::Disk;
+
+    /// Counts what is said.
+    struct Said(Arc<AtomicUsize>);
+
+    impl Subscriber for Said {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn each_range_is_said_once_and_no_more_than_are_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let range = |start| {
+            let (start, reason) = (Offset(start), "its checksum is wrong".to_owned());
+            Quarantined { start, end: start.plus(1), reason }
+        };
+        let n_before = MAX_LISTED as u64 - 3;
+        let quarantine = Quarantine::new(dir.path(), Some(Arc::new(Disk)), (0..n_before).map(range).collect());
+        let n_said = Arc::new(AtomicUsize::new(0));
+        tracing::subscriber::with_default(Said(Arc::clone(&n_said)), || {
+            for _ in 0..2 {
+                (0..n_before + 8).for_each(|start| quarantine.add(&"t-0".parse().unwrap(), range(start)));
+            }
+        });
+        assert_eq!(read(&Disk, dir.path()).unwrap().len(), MAX_LISTED);
+        assert_eq!(n_said.load(Ordering::Relaxed), 3 + 1, "three ranges, and that more are not");
     }
 }

@@ -9,14 +9,12 @@ use bytes::Bytes;
 use model::Offset;
 
 use crate::{
-    format::{BatchHeader, Damage, HEADER_BYTES, claimed_group},
+    format::{BatchHeader, Damage, HEADER_BYTES, MAGIC, MAGIC_AT, claimed_group},
     fs::File,
 };
 
 /// How much a search through damaged bytes reads at a time.
 const SEARCH_BYTES: u64 = 1 << 20;
-/// The distance from a batch's first byte to its magic.
-const MAGIC_AT: usize = 16;
 
 #[derive(Clone)]
 pub(crate) struct Walk<'a> {
@@ -207,10 +205,10 @@ impl<'a> Walk<'a> {
 /// `contains` passes over quickly.
 fn places_of_magic(piece: &[u8]) -> impl Iterator<Item = usize> {
     const STRETCH_BYTES: usize = 4096;
-    let stretches = piece.chunks(STRETCH_BYTES).enumerate().filter(|(_, stretch)| stretch.contains(&2));
+    let stretches = piece.chunks(STRETCH_BYTES).enumerate().filter(|(_, stretch)| stretch.contains(&MAGIC));
     let places = stretches.flat_map(|(n, stretch)| {
-        let twos = stretch.iter().enumerate().filter(|(_, byte)| **byte == 2);
-        twos.map(move |(i, _)| n * STRETCH_BYTES + i)
+        let magics = stretch.iter().enumerate().filter(|(_, byte)| **byte == MAGIC);
+        magics.map(move |(i, _)| n * STRETCH_BYTES + i)
     });
     places.filter(|at| *at >= MAGIC_AT)
 }

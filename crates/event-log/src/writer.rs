@@ -365,9 +365,13 @@ impl Writer {
                 break;
             }
             self.partition.remove_segment(segment.base);
-            self.partition.files.forget(&segment.path);
-            let _ = self.partition.files.fs.unlink(&segment.index_path());
-            match self.partition.files.fs.unlink(&segment.path) {
+            let files = &self.partition.files;
+            let _ = files.fs.unlink(&segment.index_path());
+            let unlinked = files.fs.unlink(&segment.path);
+            // Not before: a reader could open them anew meanwhile.
+            files.forget(&segment.index_path());
+            files.forget(&segment.path);
+            match unlinked {
                 Err(e) if e.kind() != ErrorKind::NotFound => {
                     // The next start deletes it: it lies below the log start offset.
                     tracing::warn!(partition = %self.partition.id, "cannot delete {}: {e}", segment.path.display());

@@ -23,12 +23,6 @@ pub fn canonical(record: &Record) -> Bytes {
     value.clone()
 }
 
-/// Appends the line and its end.
-pub fn encode_into(record: &Record, lines: &mut Vec<u8>) {
-    lines.extend_from_slice(&canonical(record));
-    lines.push(b'\n');
-}
-
 /// `IgnoredAny` looks at the grammar only, without recursion or allocation. It does not look
 /// at UTF-8 inside strings, hence the `str`.
 fn is_json(value: &[u8]) -> bool {

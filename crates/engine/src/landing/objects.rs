@@ -21,6 +21,8 @@ pub const TOPICS_DIR: &str = "topics";
 
 /// Says at the root of a landing folder which log it belongs to.
 pub(super) const MARKER: &str = "corkboard.json";
+/// What landing notes beside it.
+pub(super) const AFTER_DELETION: &str = "after_deletion";
 
 const EXTENSION: &str = ".json";
 /// Digits of an offset in a name, at least.
@@ -158,6 +160,7 @@ impl Found {
         root: &Path,
         next_of: impl Fn(&TopicPartition) -> Offset,
     ) -> anyhow::Result<()> {
+        let notes = Path::from(AFTER_DELETION);
         // The last object before `next` of each partition.
         let mut before: BTreeMap<TopicPartition, LandingObject> = BTreeMap::new();
         let mut listed = store.list(Some(root));
@@ -169,6 +172,7 @@ impl Found {
             let below = key.as_ref().strip_prefix(topics_dir.as_ref()).unwrap_or_default();
             let (partition, start) = match parse_key(below.trim_start_matches('/')) {
                 Ok(parsed) => parsed,
+                Err(_) if key.prefix_matches(&notes) => continue,
                 Err(reason) => {
                     self.pass_over(key, reason);
                     continue;

@@ -71,7 +71,7 @@ impl Serving {
             self.streams.iter().filter(|s| mergeable.streams.contains_key(&s.cleaning.stream().name)).collect();
         for state in &states {
             let mut layers = state.rows.lock().await;
-            let partitions = Partitions::of(state, &description);
+            let partitions = self.partitions(state, &description)?;
             let Some(reach) = self.reach(state, &mut layers, description.id, &partitions).await? else {
                 return Ok(None);
             };

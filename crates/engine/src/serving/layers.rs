@@ -103,7 +103,7 @@ impl Serving {
             let (log, partitions) = match &self.log {
                 Some(log) => {
                     let description = log.describe().await.map_err(anyhow::Error::from)?;
-                    (description.id, Partitions::of(state, &description))
+                    (description.id, self.partitions(state, &description)?)
                 }
                 None => (LogId::NONE, Partitions::default()),
             };
@@ -117,6 +117,18 @@ impl Serving {
             layers.batch.path,
             layers.realtime.path
         )))
+    }
+
+    /// The partitions of a stream, which must have its topics for itself.
+    pub(super) fn partitions(
+        &self,
+        state: &StreamState,
+        description: &LogDescription,
+    ) -> Result<Partitions, QueryError> {
+        let partitions = Partitions::of(state, description);
+        let is_own = self.definitions.refuse_shared(state.cleaning.stream(), &partitions.all);
+        is_own.map_err(|e| QueryError::Unavailable(e.to_string()))?;
+        Ok(partitions)
     }
 
     /// How far the tables reach now; None if another definition made one of them.

@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use engine::{
-    landing::{Landing, Waiting, line, objects},
+    landing::{Landing, Waiting, line, marker, objects},
     store::{self, Store},
 };
 use futures::TryStreamExt;
@@ -67,7 +67,8 @@ impl TestLog {
     fn text(&self, partition: &str) -> Vec<u8> {
         let mut lines = Vec::new();
         for record in &self.partitions.lock().unwrap()[&of(partition)].1 {
-            line::encode_into(record, &mut lines);
+            lines.extend_from_slice(&line::canonical(record));
+            lines.push(b'\n');
         }
         lines
     }
@@ -194,6 +195,11 @@ async fn text_of_adjacent(store: &Store, partition: &str) -> Vec<u8> {
 
 async fn starts(store: &Store, partition: &str) -> Vec<u64> {
     landed(store, partition).await.into_iter().map(|(start, _)| start).collect()
+}
+
+async fn text_of(store: &Store, key: &str) -> String {
+    let bytes = store.objects().get(&Path::from(key)).await.unwrap().bytes().await.unwrap();
+    String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 async fn put(store: &Store, key: &str, text: &str) {
@@ -575,6 +581,7 @@ async fn what_a_deletion_took_is_passed_and_told_and_what_was_trimmed_is_not() {
     log.post("t-0", records(0..4));
     let mut landing = lander(&log, &store, &config(2), &clock);
     run(&mut landing).await.unwrap();
+    let marker = text_of(&store, "corkboard.json").await;
     log.post("t-0", records(4..9));
     log.begin_anew_at("t-0", 7);
     // A running lander, and one that starts now and finds it noted.
@@ -583,6 +590,9 @@ async fn what_a_deletion_took_is_passed_and_told_and_what_was_trimmed_is_not() {
     assert!(report.notices[0].contains("t-0: the records [4, 7) were deleted"), "{:?}", report.notices);
     assert_eq!(run(&mut lander(&log, &store, &config(2), &clock)).await.unwrap().notices, Vec::<String>::new());
     assert_eq!(starts(&store, "t-0").await, [0, 2, 7]);
+    // What people may be writing at the same time is not written over.
+    assert_eq!(text_of(&store, "corkboard.json").await, marker);
+    assert!(marker::read(&*store.objects()).await.unwrap().unwrap().knows_hole_before(&of("t-0"), Offset(7)));
 
     // The log may begin later still, as after a folder that was set back: that is for people to say.
     log.post("t-0", records(9..20));
@@ -590,6 +600,37 @@ async fn what_a_deletion_took_is_passed_and_told_and_what_was_trimmed_is_not() {
     log.forget_before("t-0", 13);
     let told = waiting(&mut landing).await.to_string();
     assert!(told.contains("the records [11, 13) were trimmed before they were landed"), "{told}");
+}
+
+/// As landing once noted a deletion: in the marker itself.
+#[tokio::test]
+async fn a_deletion_that_the_marker_tells_is_known_beside_those_noted_since() {
+    let (log, store, clock) = (TestLog::new(&["t-0", "u-0"]), Store::in_memory(), Clock::default());
+    let marker = format!("{{\"format\":1,\"log\":\"{}\",\"after_deletion\":{{\"t-0\":[3,7]}}}}", log.id.id);
+    put(&store, "corkboard.json", &marker).await;
+    for partition in ["t-0", "u-0"] {
+        log.post(partition, records(0..9));
+        log.forget_before(partition, 7);
+    }
+    let ended = ["t-0", "u-0"].map(|partition| (of(partition).topic, vec![Offset(7)]));
+    *log.ended.lock().unwrap() = Arc::new(ended.into());
+    // Another log's, and what somebody left there.
+    put(&store, &format!("after_deletion/{}/u-0@5.json", Uuid::nil()), "{}").await;
+    for name in ["u-0@6.txt", "nothing", "u-0@.json", "@7.json"] {
+        put(&store, &format!("after_deletion/{}/{name}", log.id.id), "{}").await;
+    }
+    let report = run(&mut lander(&log, &store, &config(1), &clock)).await.unwrap();
+    assert_eq!((report.get("n_records_gone"), report.get("n_records")), (7, 4), "{:?}", report.notices);
+    assert!(report.notices.iter().all(|notice| notice.contains("u-0: the records [0, 7)")), "{:?}", report.notices);
+    let known = marker::read(&*store.objects()).await.unwrap().unwrap();
+    for (partition, offset, is_known) in
+        [("t-0", 3, true), ("t-0", 7, true), ("u-0", 7, true), ("u-0", 5, false), ("u-0", 6, false), ("t-0", 8, false)]
+    {
+        assert_eq!(known.knows_hole_before(&of(partition), Offset(offset)), is_known, "{partition} {offset}");
+    }
+    assert_eq!(text_of(&store, "corkboard.json").await, marker);
+    let listing = objects::list(&*store.objects(), None, &Checkpoint::start_of(LogId::NONE)).await.unwrap();
+    assert_eq!((listing.objects.len(), listing.n_foreign), (4, 0));
 }
 
 #[tokio::test]

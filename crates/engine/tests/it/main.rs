@@ -13,6 +13,7 @@ mod exactly_once;
 mod landing;
 mod layers;
 mod session;
+mod shared;
 mod sink;
 mod standing;
 mod store;

@@ -15,7 +15,7 @@ use event_log::{
 };
 use model::{Bounds, EventLog, LogError, Offset, OffsetRange, TopicChange};
 
-use crate::support::{check_all, create, create_t, fill, open, partition, record, records};
+use crate::support::{check_all, create, create_t, describe_partition, fill, open, partition, record, records};
 
 /// Names, sizes and times of change of all files.
 fn listing(dir: &Path) -> Vec<(String, u64, std::time::SystemTime)> {
@@ -176,12 +176,12 @@ async fn inspect_tells_what_stands_where() {
     let mut bytes = fs::read(&second.path).unwrap();
     bytes[100] ^= 1;
     fs::write(&second.path, bytes).unwrap();
-    let verified = inspect::describe_partition(dir.path(), &t, Depth::Verify).unwrap();
+    let verified = describe_partition(dir.path(), &t, Depth::Verify);
     assert_eq!(verified.segments[1].damaged.len(), 1);
     assert_eq!(verified.segments[1].damaged[0].start, second.base);
 
     let found = log.fetch(&t, second.base, 100).await;
     assert!(matches!(found, Err(LogError::Corrupt { range: OffsetRange { start, .. }, .. }) if start == second.base));
-    let listed = inspect::describe_partition(dir.path(), &t, Depth::Quick).unwrap().quarantined;
+    let listed = describe_partition(dir.path(), &t, Depth::Quick).quarantined;
     assert_eq!(listed, verified.segments[1].damaged);
 }

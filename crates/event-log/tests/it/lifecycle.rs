@@ -1,9 +1,20 @@
 //! From the first start to the next: topics and records survive, the folder has one owner, old
 //! records go, an older version keeps its hands off a newer one's files.
 
-use std::{collections::BTreeMap, fs, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::Path,
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use event_log::{EmbeddedLog, OpenError, Retained};
+use event_log::{
+    EmbeddedLog, OpenError, Retained,
+    fs::{Access, Disk, Entry, File, FileSystem, Lock},
+};
 use model::{Bounds, EventLog, LogError, Offset, Timestamp, config::LogConfig};
 
 use crate::support::{MAX_RECORD_BYTES, check_all, create, create_t, fill, open, partition, range, records, small};
@@ -155,7 +166,7 @@ async fn appends_beyond_the_queue_are_refused_before_they_are_accepted() {
     log.append(&t, records(0..1)).await.expect("the queue is empty again");
 }
 
-fn n_segments(dir: &std::path::Path) -> usize {
+fn n_segments(dir: &Path) -> usize {
     let names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name());
     names.filter(|n| n.to_str().unwrap().ends_with(".log")).count()
 }
@@ -212,4 +223,92 @@ async fn a_trim_survives_a_crash_and_deletes_whole_segments() {
     let log = open(dir.path());
     assert_eq!(log.bounds(&t).await.unwrap(), Bounds { start: Offset(2000), end: Offset(2000) });
     assert_eq!(log.append(&t, records(2000..2010)).await.unwrap(), range(&t, 2000, 2010));
+}
+
+/// Files of a folder that are deleted and still open: their room is not given back.
+fn held_open(dir: &Path) -> Vec<String> {
+    let links = fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+    let names = links.filter_map(|link| Some(link.strip_prefix(dir).ok()?.to_str()?.to_owned()));
+    names.filter(|name| name.ends_with(" (deleted)")).collect()
+}
+
+#[tokio::test]
+async fn a_trim_gives_back_the_room_of_segments_and_indexes() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LogConfig { max_open_segments: 100, ..small() };
+    let log = EmbeddedLog::open(dir.path(), &config, MAX_RECORD_BYTES).unwrap();
+    let t = create_t(&log).await;
+    fill(&log, &t, 10, 2000).await;
+    check_all(&log, &t).await;
+    log.trim(&t, Offset(1500)).await.unwrap();
+    assert_eq!(held_open(dir.path()), [""; 0]);
+    assert!(check_all(&log, &t).await.start >= Offset(1500));
+}
+
+/// The machine's disk; who opens the first segment once `holds` is held there.
+struct Slow {
+    holds: AtomicBool,
+    opened: Barrier,
+    trimmed: Barrier,
+}
+
+impl FileSystem for Slow {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
+        let file = Disk.open(path, access)?;
+        if path.ends_with("t-0/00000000000000000000.log") && self.holds.swap(false, Ordering::SeqCst) {
+            self.opened.wait();
+            self.trimmed.wait();
+        }
+        Ok(file)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        Disk.create_dir(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        Disk.list(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.rename(from, to)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        Disk.unlink(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        Disk.remove_dir(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        Disk.lock(path)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_opened_a_segment_while_it_was_trimmed_does_not_keep_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let slow = Arc::new(Slow { holds: AtomicBool::new(false), opened: Barrier::new(2), trimmed: Barrier::new(2) });
+    let config = LogConfig { max_open_segments: 1, ..small() };
+    let log = EmbeddedLog::open_on(Arc::clone(&slow) as _, dir.path(), &config, MAX_RECORD_BYTES).unwrap();
+    let log = Arc::new(log);
+    let t = create_t(&*log).await;
+    fill(&*log, &t, 10, 2000).await;
+    slow.holds.store(true, Ordering::SeqCst);
+    let reader = tokio::spawn({
+        let (log, t) = (Arc::clone(&log), t.clone());
+        async move { log.fetch(&t, Offset(3), 100).await }
+    });
+    tokio::task::block_in_place(|| slow.opened.wait());
+    log.trim(&t, Offset(1500)).await.unwrap();
+    slow.trimmed.wait();
+    let read = reader.await.unwrap().unwrap();
+    assert_eq!(read[0].offset, Offset(3));
+    assert_eq!(held_open(dir.path()), [""; 0]);
 }

@@ -2,7 +2,11 @@
 
 use std::{path::Path, sync::Arc};
 
-use event_log::{EmbeddedLog, OpenError, fs::FileSystem};
+use event_log::{
+    EmbeddedLog, OpenError,
+    fs::FileSystem,
+    inspect::{self, Depth, PartitionReport},
+};
 use model::{
     Bounds, EventLog, LogError, Offset, OffsetRange, Record, StoredRecord, Timestamp, TopicChange, TopicPartition,
     config::{Config, LogConfig},
@@ -72,6 +76,13 @@ pub(crate) async fn fill(log: &dyn EventLog, partition: &TopicPartition, n: u64,
 
 pub(crate) fn range(partition: &TopicPartition, start: u64, end: u64) -> OffsetRange {
     OffsetRange { partition: partition.clone(), start: Offset(start), end: Offset(end) }
+}
+
+/// What stands in one partition's folder.
+pub(crate) fn describe_partition(dir: &Path, id: &TopicPartition, depth: Depth) -> PartitionReport {
+    let mut report = inspect::describe(dir, depth).unwrap();
+    let at = report.partitions.iter().position(|p| p.partition == *id).unwrap();
+    report.partitions.swap_remove(at)
 }
 
 /// What reading a partition from end to end came to.
