@@ -191,3 +191,43 @@ fn to_stored(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let columns = columns.map(|(c, f)| compute::cast(c, f.data_type())).collect::<Result<Vec<_>, _>>()?;
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::{
+        array::{Float64Builder, Int64Array, ListBuilder, StringArray},
+        datatypes::Fields,
+    };
+
+    use super::*;
+
+    #[test]
+    fn only_values_that_repeat_get_a_dictionary() {
+        let item = Arc::new(Field::new("element", DataType::Float64, true));
+        let mut pairs = ListBuilder::new(Float64Builder::new()).with_field(item.clone());
+        for i in 0..FEW_VALUES {
+            pairs.append_value([Some(i as f64), Some(-1.0 - i as f64)]);
+        }
+        let numbers = |of: fn(usize) -> Option<i64>| Arc::new((0..FEW_VALUES).map(of).collect::<Int64Array>());
+        let texts = |of: fn(usize) -> String| Arc::new((0..FEW_VALUES).map(|i| Some(of(i))).collect::<StringArray>());
+        let columns: [(&str, DataType, ArrayRef, &[&str], bool); 6] = [
+            ("id", DataType::Utf8, texts(|i| i.to_string()), &["id"], false),
+            ("category", DataType::Utf8, texts(|i| (i % 7).to_string()), &["category"], true),
+            ("at", DataType::Int64, numbers(|i| Some(i as i64)), &["at"], false),
+            // Of those that are there too few to tell.
+            ("rare", DataType::Int64, numbers(|i| (i % 2 == 0).then_some(i as i64)), &["rare"], true),
+            ("none", DataType::Int64, numbers(|_| None), &["none"], true),
+            ("pairs", DataType::List(item), Arc::new(pairs.finish()), &["pairs", "list", "element"], false),
+        ];
+        let fields: Fields = columns.iter().map(|(name, kind, ..)| Field::new(*name, kind.clone(), true)).collect();
+        let mut properties = WriterProperties::builder();
+        for (field, (name, _, values, ..)) in fields.iter().zip(&columns) {
+            properties = encode(properties, vec![(*name).to_owned()], field, values).expect("sampled");
+        }
+        let properties = properties.build();
+        for (name, _, _, path, repeats) in columns {
+            let path = ColumnPath::new(path.iter().map(|part| (*part).to_owned()).collect());
+            assert_eq!(properties.dictionary_enabled(&path), repeats, "{name}");
+        }
+    }
+}
