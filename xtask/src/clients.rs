@@ -113,7 +113,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let begin = Instant::now();
         let asked = match client.run {
             Run::Asks(run) => run(&open.entrance).and_then(|()| {
-                println!("   with keys and TLS");
+                println!("── client {} with keys and TLS, after {:.1} s", client.name, begin.elapsed().as_secs_f64());
                 run(&guarded.entrance)
             }),
             Run::AsksWithoutKeys(run) => run(&open.entrance),

@@ -12,6 +12,7 @@ mod tls;
 
 mod socket;
 mod streams;
+mod unread;
 
 use std::{
     convert::Infallible,
@@ -43,11 +44,12 @@ use tokio::{
 use tower::Service;
 use tracing::{debug, info, warn};
 
-use activity::{Activity, Limits, WatchedBody};
+use activity::{Activity, Limits};
 use crowd::Crowd;
 use socket::Socket;
 use streams::{Begin, OpenStream, Streams, WatchedAnswer};
 use tls::{Stream, Tls};
+use unread::WatchedBody;
 
 use crate::{auth::Peer, pace::Pace};
 
@@ -340,12 +342,11 @@ fn answer(
     activity: Arc<Activity>,
 ) -> impl Future<Output = Result<Response, Infallible>> {
     let stream = (request.version() == Version::HTTP_2).then(|| OpenStream::new(activity.clone()));
-    // Only HTTP/1 has to end a connection for a body that nobody reads, and should say so before.
     let waits_for_word = request.headers().contains_key(header::EXPECT);
-    let mut request = match &stream {
-        Some(_) => request.map(Body::new),
-        None => request.map(|body| Body::new(WatchedBody::new(body, activity.clone()))),
-    };
+    let (head, body) = request.into_parts();
+    let body = WatchedBody::new(body, stream.is_none().then(|| activity.clone()));
+    let rest = body.rest();
+    let mut request = Request::from_parts(head, Body::new(body));
     if let Some(peer) = peer {
         request.extensions_mut().insert(peer);
     }
@@ -355,10 +356,12 @@ fn answer(
     let response = router.call(request);
     async move {
         let Ok(mut response) = response.await;
+        let is_gone = rest.is_gone(waits_for_word, &activity).await;
         if let Some(stream) = stream {
             return Ok(response.map(|body| Body::new(WatchedAnswer::new(body, stream))));
         }
-        if !activity.may_go_on(waits_for_word).await {
+        if !is_gone {
+            // Only HTTP/1 has to end a connection for a body that nobody reads.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         activity.request_ends();

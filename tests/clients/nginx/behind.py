@@ -81,6 +81,31 @@ def until(claim, is_so):
     raise AssertionError(f"{claim}: never")
 
 
+def no_request_hides_in_another():
+    """What nginx and the server could count in two ways reaches no door as a second request."""
+    address = urllib.parse.urlsplit(BY)
+    of = lambda topic: f"POST /topics/{topic} HTTP/1.1\r\nHost: {address.netloc}\r\nx-api-key: {KEY}\r\nContent-Type: application/json\r\n"
+    body = json.dumps(RECORD)
+    hidden = f"{of(TOPIC + '-hidden')}Content-Length: {len(body)}\r\n\r\n{body}"
+    for fields in [
+        f"Content-Length: {len(hidden) + 5}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        f"Transfer-Encoding: chunked\r\nContent-Length: {len(hidden) + 5}\r\n\r\n0\r\n\r\n",
+        f"Content-Length: 0\r\nContent-Length: {len(hidden)}\r\n\r\n",
+        "Content-Length: +0\r\n\r\n",
+        "Transfer-Encoding: xchunked\r\n\r\n",
+        "Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        "Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+        f"Content-Length : {len(hidden)}\r\n\r\n",
+        f"X: a\r\n Content-Length: {len(hidden)}\r\n\r\n",
+    ]:
+        with socket.create_connection((address.hostname, address.port), timeout=30) as client:
+            client.sendall(f"{of(TOPIC)}{fields}{hidden}".encode())
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(65536):
+                pass
+        check(f"hidden behind {fields!r}", f"{TOPIC}-hidden" in ask("GET", "/topics").json(), False)
+
+
 def records_in_a_stream():
     cluster = ask("GET", "/v3/clusters").json()["data"][0]
     link = cluster["topics"]["related"]
@@ -122,6 +147,7 @@ def paths():
 
 connections_are_kept()
 what_does_not_fit()
+no_request_hides_in_another()
 records_in_a_stream()
 long_polls()
 paths()

@@ -9,22 +9,14 @@
 
 use std::{
     collections::HashMap,
-    pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout},
-};
+use tokio::{sync::Notify, time::Instant};
 
 use crate::pace::Pace;
 
@@ -67,11 +59,6 @@ const CLOSING: u8 = 4;
 /// without a byte for as long as a connection may idle.
 const SENDING: u8 = 5;
 
-/// What is left of a body is thrown away if it is no more than this and comes soon: a new connection would
-/// cost more.
-const LITTLE_BYTES: u64 = 64 << 10;
-const SOON: Duration = Duration::from_millis(50);
-
 /// Streams that a peer may give up before their answers: so many at once, and one more in so many
 /// milliseconds (nghttp2 has the same limits). More are a flood of requests that cost their sender nothing.
 const MAX_GIVEN_UP: u64 = 1000;
@@ -92,8 +79,6 @@ pub(super) struct Activity {
     flooded: Notify,
     /// The last request's body was not read to its end.
     body_is_open: AtomicBool,
-    /// What its handler left of it.
-    rest: Mutex<Option<Incoming>>,
     /// HTTP/2 is spoken.
     has_streams: AtomicBool,
     streams: Mutex<Streams>,
@@ -129,7 +114,6 @@ impl Activity {
             given_up_ms: AtomicU64::new(0),
             flooded: Notify::new(),
             body_is_open: AtomicBool::new(false),
-            rest: Mutex::default(),
             has_streams: AtomicBool::new(false),
             streams: Mutex::default(),
         }
@@ -291,7 +275,7 @@ impl Activity {
     /// The server stops. Whoever has its answer and is still there has also sent its body.
     pub(super) fn server_stops(&self) {
         if self.phase.load(Relaxed) == IDLE {
-            self.body_is_open.store(false, Relaxed);
+            self.body_ends();
         }
     }
 
@@ -299,17 +283,12 @@ impl Activity {
         self.body_is_open.load(Relaxed)
     }
 
-    /// Whether a further request can come after this one, whose answer is ready to be sent: nothing is left
-    /// of its body, or somebody still reads it. A little that comes soon is thrown away here.
-    pub(super) async fn may_go_on(&self, waits_for_word: bool) -> bool {
-        if !self.body_is_open() {
-            return true;
-        }
-        let Some(rest) = self.rest.lock().unwrap_or_else(PoisonError::into_inner).take() else { return true };
-        let is_little = rest.size_hint().upper().is_some_and(|n_bytes| n_bytes <= LITTLE_BYTES);
-        let is_gone = is_little && !waits_for_word && timeout(SOON, throw_away(rest)).await.unwrap_or(false);
-        self.body_is_open.store(!is_gone, Relaxed);
-        is_gone
+    pub(super) fn body_begins(&self, is_empty: bool) {
+        self.body_is_open.store(!is_empty, Relaxed);
+    }
+
+    pub(super) fn body_ends(&self) {
+        self.body_is_open.store(false, Relaxed);
     }
 
     fn enter(&self, phase: u8) {
@@ -323,60 +302,5 @@ impl Activity {
 
     fn at(&self, milliseconds: &AtomicU64) -> Instant {
         self.opened + Duration::from_millis(milliseconds.load(Relaxed))
-    }
-}
-
-/// Whether the body came to its end.
-async fn throw_away(mut body: Incoming) -> bool {
-    while let Some(frame) = body.frame().await {
-        if frame.is_err() {
-            return false;
-        }
-    }
-    true
-}
-
-/// A request's body that tells when it was read to its end, and gives back what was not.
-pub(super) struct WatchedBody {
-    /// There until this is dropped.
-    body: Option<Incoming>,
-    activity: Arc<Activity>,
-}
-
-impl WatchedBody {
-    pub(super) fn new(body: Incoming, activity: Arc<Activity>) -> Self {
-        activity.body_is_open.store(!body.is_end_stream(), Relaxed);
-        Self { body: Some(body), activity }
-    }
-}
-
-impl Drop for WatchedBody {
-    fn drop(&mut self) {
-        // Once there is an answer, nobody comes for it any more.
-        if self.activity.body_is_open() && self.activity.phase.load(Relaxed) == BUSY {
-            *self.activity.rest.lock().unwrap_or_else(PoisonError::into_inner) = self.body.take();
-        }
-    }
-}
-
-impl Body for WatchedBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
-        if frame.is_none() || body.is_end_stream() {
-            self.activity.body_is_open.store(false, Relaxed);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }

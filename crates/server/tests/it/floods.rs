@@ -74,6 +74,18 @@ impl Peer {
         timeout(PATIENCE, reading).await.expect("the server answers or closes")
     }
 
+    /// Kinds and flags of what comes up to the answer to a ping: all that was sent before is seen by then.
+    async fn until_pong(&mut self) -> Vec<(u8, u8)> {
+        assert!(self.send(&frame(PING, 0, 0, &[0; 8])).await);
+        let mut seen = Vec::new();
+        loop {
+            match self.next().await.expect("the connection goes on") {
+                (PING, ..) => return seen,
+                (kind, flags, ..) => seen.push((kind, flags)),
+            }
+        }
+    }
+
     /// The code with which the server ends the connection, if it says one, or the stream.
     async fn code(mut self, kind: u8) -> Option<u8> {
         while let Some((found, _, _, payload)) = self.next().await {
@@ -234,6 +246,30 @@ async fn a_window_that_stays_closed_is_a_reader_that_takes_nothing() {
     assert!(peer.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &head("GET", &[]))).await);
     while peer.next().await.is_some() {}
     serves_others(&server).await;
+}
+
+/// Some clients take an answer for lost that comes, with a reset, while they send a body that nobody reads.
+#[tokio::test]
+async fn an_answer_waits_a_moment_for_a_body_that_nobody_reads() {
+    let server = Server::start().await;
+    let mut peer = Peer::of(&server).await;
+    let head = head("POST", &[("content-type", "text/html"), ("content-length", "1")]);
+    // How long a moment is on a busy machine, nobody knows: one try has to succeed.
+    for stream in (1..40).step_by(2) {
+        assert!(peer.send(&frame(HEADERS, END_HEADERS, stream, &head)).await);
+        let mut seen = peer.until_pong().await;
+        assert!(peer.send(&frame(DATA, END_STREAM, stream, b"x")).await);
+        let is_last = |(kind, flags): &(u8, u8)| [DATA, HEADERS].contains(kind) && flags & END_STREAM != 0;
+        while !seen.iter().any(is_last) {
+            let (kind, flags, ..) = peer.next().await.expect("the connection goes on");
+            seen.push((kind, flags));
+        }
+        seen.extend(peer.until_pong().await);
+        if !seen.iter().any(|(kind, _)| *kind == RST_STREAM) {
+            return;
+        }
+    }
+    panic!("each answer came with a reset");
 }
 
 /// What a proxy would turn into two requests, or into one of another length.

@@ -154,6 +154,25 @@ async fn who_does_not_agree_on_keys_is_closed() {
 }
 
 #[tokio::test]
+async fn who_only_begins_to_agree_keeps_nobody_out() {
+    let files = Files::with(FIRST);
+    let server = Server::with(|config| {
+        config.server.tls_cert_file = files.path("cert.pem");
+        config.server.tls_key_file = files.path("key.pem");
+        config.server.tls_handshake_timeout_ms = 3_600_000;
+        config.server.max_connections = 4;
+    })
+    .await;
+    let mut half_open = Vec::new();
+    for sent in [&b""[..], b"\x16\x03\x01\x02\x00\x01"].into_iter().cycle().take(20) {
+        let mut client = server.connect().await;
+        client.send(sent).await;
+        half_open.push(client);
+    }
+    assert!(ask(&mut connect(&server).await).await.contains("200 OK"));
+}
+
+#[tokio::test]
 async fn files_that_do_not_go_together_are_named() {
     for (texts, words) in [
         ([FIRST[0], SECOND[1]], "do not go together"),

@@ -122,9 +122,9 @@ impl Stream {
         let others_secret = env::var("CORKBOARD_OTHER_SECRET")?;
         for (id, secret, expected) in [
             (&*own, "wrong", "InvalidSignatureException"),
-            (&own, &others_secret, "InvalidSignatureException"),
-            ("AKIDEXAMPLE", &secret, "UnrecognizedClientException"),
-            (other, &others_secret, "AccessDeniedException"),
+            (&*own, &*others_secret, "InvalidSignatureException"),
+            ("AKIDEXAMPLE", &*secret, "UnrecognizedClientException"),
+            (other, &*others_secret, "AccessDeniedException"),
         ] {
             let put = client(id, secret)?.put_record().stream_name(&self.name).partition_key("a");
             let Err(refused) = put.data(Blob::new("refused")).send().await else { bail!("{expected} was not said") };

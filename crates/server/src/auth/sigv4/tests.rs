@@ -176,6 +176,8 @@ fn what_is_missing_or_said_twice_is_named() {
         vector
     };
     let scope = |from: &str, to: &str| with("authorization", authorization.replace(from, to));
+    let mut dated = without("x-amz-date");
+    dated.headers.push(("date".to_owned(), "Sun, 30 Aug 2015 12:36:00 GMT".to_owned()));
     let both = Vector { target: "/?X-Amz-Algorithm=AWS4-HMAC-SHA256".to_owned(), ..signed.clone() };
     for (vector, name, words) in [
         (without("authorization"), "MissingAuthenticationToken", "Missing Authentication Token"),
@@ -190,6 +192,7 @@ fn what_is_missing_or_said_twice_is_named() {
         (with("authorization", "AWS4-HMAC-SHA512 Credential=a".to_owned()), "IncompleteSignature", "algorithm"),
         (with("authorization", format!("{authorization}, Signature=00")), "IncompleteSignature", "twice"),
         (without("x-amz-date"), "IncompleteSignature", "X-Amz-Date"),
+        (dated, "IncompleteSignature", "X-Amz-Date"),
         (more("x-amz-date", "20150830T123600Z"), "IncompleteSignature", "Date"),
         (with("x-amz-date", "20150830T123600".to_owned()), "IncompleteSignature", "ISO-8601"),
         (with("x-amz-date", "20150831T000000Z".to_owned()), "InvalidSignature", "YYYYMMDD"),
@@ -199,6 +202,9 @@ fn what_is_missing_or_said_twice_is_named() {
         (scope("content-type;host;", "content-type;"), "InvalidSignature", "'Host'"),
         (scope("content-type;host;", "host;"), "InvalidSignature", "'content-type'"),
         (scope(";x-amz-target", ""), "InvalidSignature", "'x-amz-target'"),
+        (scope(";x-amz-date", ""), "InvalidSignature", "'x-amz-date'"),
+        (scope("/us-east-1/", "/us east 1/"), "InvalidSignature", "valid region"),
+        (scope("/us-east-1/", "//"), "IncompleteSignature", "5 slash-delimited"),
         (scope("content-type;host", "host;content-type"), "InvalidSignature", "sorted"),
         (scope("content-type;host", "Content-Type;host"), "InvalidSignature", "lower case"),
         (more("x-amz-acl", "public"), "InvalidSignature", "'x-amz-acl'"),
