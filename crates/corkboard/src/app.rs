@@ -17,7 +17,11 @@ use engine::{
     taken::Taken,
 };
 use event_log::EmbeddedLog;
-use model::{EventLog, Layers, Query, StreamDef, Task, Timestamp, config::Config, task::Stop};
+use model::{
+    EventLog, Layers, Query, StreamDef, Task, Timestamp,
+    config::{Config, ScheduleConfig, TasksConfig},
+    task::Stop,
+};
 use server::{
     Services,
     auth::Auth,
@@ -102,10 +106,9 @@ impl App {
             folder,
             config: &config,
         };
-        for (role, task) in parts.tasks()? {
+        for (role, task, schedule) in parts.tasks()? {
             if roles.contains(&role) {
-                let schedule = config.tasks.get(task.name()).cloned().unwrap_or_default();
-                driver.add(task, &schedule)?;
+                driver.add(task, schedule)?;
             }
         }
         let layers = parts.taken(roles, driver.handle());
@@ -181,29 +184,24 @@ struct Parts<'a> {
 
 impl Parts<'_> {
     /// Acknowledgements and answers go before batch runs and upkeep.
-    fn tasks(&self) -> Result<Vec<(Role, Box<dyn Task>)>> {
+    fn tasks(&self) -> Result<Vec<(Role, Box<dyn Task>, &ScheduleConfig)>> {
         let log: Arc<dyn EventLog> = self.log.clone();
         let background = Background::new()?;
+        let TasksConfig { landing, speed, batch, compact, vacuum, trim } = &self.config.tasks;
         Ok(vec![
-            (Role::Landing, Box::new(self.lander(log.clone()))),
-            (
-                Role::Speed,
-                Box::new(
-                    Speed::new(
-                        log.clone(),
-                        self.tables.clone(),
-                        self.definitions.clone(),
-                        self.config.speed.clone(),
-                        self.config.batch.clone(),
-                    )
-                    .hurried_by(self.haste.clone()),
-                ),
-            ),
-            (Role::Batch, background.task(BatchTask(self.batch()))),
-            (Role::Maintain, background.task(self.compact())),
-            (Role::Maintain, background.task(self.vacuum())),
-            (Role::Maintain, background.task(self.trim(log))),
+            (Role::Landing, Box::new(self.lander(log.clone())), landing),
+            (Role::Speed, Box::new(self.speed(log.clone())), speed),
+            (Role::Batch, background.task(BatchTask(self.batch())), batch),
+            (Role::Maintain, background.task(self.compact()), compact),
+            (Role::Maintain, background.task(self.vacuum()), vacuum),
+            (Role::Maintain, background.task(self.trim(log)), trim),
         ])
+    }
+
+    fn speed(&self, log: Arc<dyn EventLog>) -> Speed {
+        let Config { speed, batch, .. } = self.config;
+        let (tables, definitions) = (self.tables.clone(), self.definitions.clone());
+        Speed::new(log, tables, definitions, speed.clone(), batch.clone()).hurried_by(self.haste.clone())
     }
 
     fn lander(&self, log: Arc<dyn EventLog>) -> Landing {

@@ -1,18 +1,23 @@
 //! The command line: one enum of sub-commands, each handed what it needs.
 
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Mutex,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
 use engine::{
     batch::{Batch, Outcome, Progress as BatchProgress},
     serving::Serving,
 };
-use model::{Dedup, Scope, config::Config};
+use model::{
+    Dedup, Scope,
+    config::{Config, ENVIRONMENT_PREFIX},
+};
+use server::{auth::Auth, listener, orchestrator};
 
 use crate::{
     app::{App, Role},
@@ -23,6 +28,7 @@ use crate::{
     inspect::{self, InspectArgs},
     keys::{self, KeysCommand},
     progress::Progress,
+    say::{self, NobodyReads, say},
     show::{self, Format},
     shutdown,
     telemetry::{self, LogFormat},
@@ -57,6 +63,12 @@ struct Common {
     /// How log lines are written to standard error; CORKBOARD_LOG=debug shows more.
     #[arg(long, global = true, value_enum, default_value_t)]
     log_format: LogFormat,
+}
+
+impl Common {
+    fn folder(&self) -> &Path {
+        self.data.as_deref().unwrap_or(Path::new("corkboard-data"))
+    }
 }
 
 #[derive(Subcommand)]
@@ -159,6 +171,7 @@ pub fn main() -> ExitCode {
     runtime.shutdown_background();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(e) if e.is::<NobodyReads>() => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("error: {e:#}");
             ExitCode::FAILURE
@@ -170,7 +183,7 @@ async fn run(cli: Cli) -> Result<()> {
     let common = cli.common;
     let runs_long = matches!(cli.command, Command::Up | Command::Serve { .. });
     telemetry::start(common.log_format, if runs_long { "info" } else { "warn" });
-    let folder = DataFolder::new(common.data.as_deref().unwrap_or(Path::new("corkboard-data")));
+    let folder = DataFolder::new(common.folder());
     let config = || settings(&common);
     match cli.command {
         Command::Demo(args) => {
@@ -192,10 +205,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Views { format } => show::views(&views_alone(&config()?).await?, format),
         Command::Init { folder } => init::write(&folder),
         Command::Check => check(&common).await,
-        Command::DefaultConfig => {
-            print!("{}", model::config::DEFAULT);
-            Ok(())
-        }
+        Command::DefaultConfig => say::text(model::config::DEFAULT),
         Command::Keys(command) => keys::run(command, &config()?.auth),
         Command::Inspect(args) => inspect::run(args, &folder, &config()?).await,
     }
@@ -212,7 +222,7 @@ fn settings(common: &Common) -> Result<Config> {
         None => None,
     };
     let file = text.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
-    let mut config = Config::load(file, std::env::vars())?;
+    let mut config = Config::load(file, environment()?.into_iter())?;
     // Names of files start at the file of settings that they stand in.
     if let Some(parent) = common.config.as_deref().and_then(Path::parent) {
         let (server, auth) = (&mut config.server, &mut config.auth);
@@ -228,7 +238,7 @@ fn settings(common: &Common) -> Result<Config> {
             }
         }
     }
-    let folder = common.data.as_deref().unwrap_or(Path::new("corkboard-data"));
+    let folder = common.folder();
     if config.auth.keys_file.is_empty() {
         config.auth.keys_file = utf8(&folder.join("keys.toml"))?;
     }
@@ -241,6 +251,18 @@ fn settings(common: &Common) -> Result<Config> {
     Ok(config)
 }
 
+/// Our variables. Those of others are nothing to us, and may be no text.
+fn environment() -> Result<Vec<(String, String)>> {
+    let is_ours = |name: &OsString| name.as_encoded_bytes().starts_with(ENVIRONMENT_PREFIX.as_bytes());
+    let text = |text: OsString| text.into_string().map_err(|text| anyhow!("{} is not UTF-8", text.display()));
+    let read = |(name, value): (OsString, OsString)| {
+        let name = text(name)?;
+        let value = text(value).with_context(|| name.clone())?;
+        Ok((name, value))
+    };
+    std::env::vars_os().filter(|(name, _)| is_ours(name)).map(read).collect()
+}
+
 fn utf8(path: &Path) -> Result<String> {
     Ok(path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?.to_owned())
 }
@@ -248,7 +270,8 @@ fn utf8(path: &Path) -> Result<String> {
 async fn serve(config: Config, folder: &DataFolder, roles: Vec<Role>) -> Result<()> {
     let shutdown = shutdown::on_signals()?;
     let app = App::open(config, folder, &roles.into_iter().collect()).await?;
-    println!("listening on {}", app.url()?);
+    // It serves, whether anybody reads this or not.
+    let _ = say!("listening on {}", app.url()?);
     app.run(shutdown).await
 }
 
@@ -262,23 +285,22 @@ async fn views_alone(config: &Config) -> Result<Serving> {
 async fn check(common: &Common) -> Result<()> {
     let config = settings(common)?;
     let definitions = data::definitions(&config).await?;
-    server::auth::Auth::open(&config.auth)?;
-    for task in config.tasks.keys() {
-        if !["landing", "speed", "batch", "compact", "vacuum", "trim"].contains(&task.as_str()) {
-            bail!("tasks.{task}: there is no such task; there are landing, speed, batch, compact, vacuum, trim");
-        }
-    }
+    // All that `up` would look at before it serves.
+    listener::check(&config)?;
+    Auth::open(&config.auth)?;
+    orchestrator::check(&config.tasks)?;
+    let nowhere = tempfile::tempdir().context("a temporary folder")?;
+    DataFolder::new(nowhere.path()).open_log(&config).await?.close().await?;
     for cleaning in &definitions.streams {
         let stream = cleaning.stream();
-        println!(
+        say!(
             "stream {}: topics {}, definition {}",
             stream.name,
             stream.topics.join(" "),
             &cleaning.definition()[..12]
-        );
+        )?;
     }
-    println!("{} views; all is sound", definitions.views.len());
-    Ok(())
+    say!("{} views; all is sound", definitions.views.len())
 }
 
 async fn batch_run(args: BatchRunArgs, mut config: Config, folder: &DataFolder) -> Result<()> {
@@ -309,26 +331,24 @@ async fn batch_run(args: BatchRunArgs, mut config: Config, folder: &DataFolder) 
     };
     let outcome = batch.run(args.whole, &shutdown.orderly, &watch).await?;
     bar.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).finish();
-    tell(&outcome);
-    Ok(())
+    tell(&outcome)
 }
 
-fn tell(outcome: &Outcome) {
+fn tell(outcome: &Outcome) -> Result<()> {
     for notice in &outcome.report.notices {
         eprintln!("note: {notice}");
     }
     let Some(manifest) = &outcome.manifest else {
-        println!("nothing new: the batch views are as they were");
-        return;
+        return say!("nothing new: the batch views are as they were");
     };
     for (name, run) in manifest.streams.iter().filter(|(_, run)| !run.ranges.is_empty() || run.whole) {
         let how = if run.whole { "computed anew" } else { "added" };
-        println!("{name}: {} records {how}, {} rows, {} rejects", run.n_records, run.n_rows, run.n_rejects);
+        say!("{name}: {} records {how}, {} rows, {} rejects", run.n_records, run.n_rows, run.n_rejects)?;
         for (column, n) in &run.lost {
-            println!("  {column}: {n} values could not be read and are NULL");
+            say!("  {column}: {n} values could not be read and are NULL")?;
         }
     }
-    println!("{} views in {:.1} s, run {}", manifest.views.len(), manifest.seconds, manifest.run);
+    say!("{} views in {:.1} s, run {}", manifest.views.len(), manifest.seconds, manifest.run)
 }
 
 /// One bar for bytes cleaned, then one for views.

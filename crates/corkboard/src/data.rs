@@ -77,6 +77,15 @@ pub fn open_tables(path: &Path, config: &Config) -> Result<Tables> {
     Tables::new(&open_store(path)?, &config.maintain)
 }
 
+/// A folder for those who only look: one that is not there is empty, and is not made.
+pub fn look_at(path: &Path) -> Result<Store> {
+    if path.is_dir() { open_store(path) } else { Ok(Store::in_memory()) }
+}
+
+pub fn look_at_tables(path: &Path, config: &Config) -> Result<Tables> {
+    Tables::new(&look_at(path)?, &config.maintain)
+}
+
 /// The definitions that the settings name.
 pub async fn definitions(config: &Config) -> Result<Arc<Definitions>> {
     let definitions = match config.definitions.folder.as_str() {

@@ -22,6 +22,7 @@ use crate::{
     app::{App, Role},
     data::DataFolder,
     emulate::{self, EmulateArgs, Live, Summary, api_key::ApiKey},
+    say::say,
     show::{self, Row},
     shutdown::Shutdown,
 };
@@ -56,13 +57,12 @@ pub async fn run(args: DemoArgs, mut config: Config, folder: Option<&Path>, shut
     };
     let api_key = ApiKey::from_environment()?;
     let every = ScheduleConfig { every_ms: Some(BATCH_EVERY_MS), ..ScheduleConfig::default() };
-    config.tasks.insert("batch".to_owned(), every);
+    config.tasks.batch = every;
     config.landing.rotate_interval_ms = config.landing.rotate_interval_ms.min(ROTATE_INTERVAL_MS);
     let app = App::open(config, &DataFolder::new(&folder), &Role::all()).await?;
     let (url, query) = (app.url()?, app.query());
-    println!("data folder {}", folder.display());
-    println!("listening on {url}");
-    println!("open {url}/ in a browser; Ctrl-C stops");
+    // It goes on, whether anybody reads this or not.
+    let _ = say!("data folder {}\nlistening on {url}\nopen {url}/ in a browser; Ctrl-C stops", folder.display());
 
     // The emulator is stopped first, then the pipeline.
     let pipeline = Shutdown { orderly: Stop::new(), at_once: shutdown.at_once.clone() };
@@ -96,9 +96,10 @@ pub async fn run(args: DemoArgs, mut config: Config, folder: Option<&Path>, shut
     };
     let summary = summary.context("the emulator failed")??;
     live.take_notices().iter().for_each(|line| eprintln!("{line}"));
-    close(&summary, query.as_ref(), &folder).await?;
+    let closed = close(&summary, query.as_ref(), &folder).await;
     pipeline.orderly.cancel();
-    serving.await.context("the pipeline failed")?
+    serving.await.context("the pipeline failed")??;
+    closed
 }
 
 /// A line with what is going on, renewed until the caller drops this.
@@ -145,14 +146,13 @@ async fn counted_posts(query: &dyn Query) -> Result<u64> {
 
 /// What the demo did, in a few lines.
 async fn close(summary: &Summary, query: &dyn Query, folder: &Path) -> Result<()> {
-    println!();
-    println!("{summary}");
+    say!("\n{summary}")?;
     // Everything acknowledged is in the merged view, so the time to the answer is the freshness.
     let (rows, freshness, reach) = rows_of(query, CLOSING_VIEW).await?;
-    println!("freshness: the last post was in the merged view {} ms after its 2xx", freshness.as_millis());
-    println!("{reach}");
-    println!("{CLOSING_VIEW}:");
-    println!("{}", show::table(&rows));
-    println!("the data stays in {}: corkboard view posts_per_category --data {0}", folder.display());
+    say!("freshness: the last post was in the merged view {} ms after its 2xx", freshness.as_millis())?;
+    say!("{reach}")?;
+    say!("{CLOSING_VIEW}:")?;
+    say!("{}", show::table(&rows))?;
+    say!("the data stays in {}: corkboard view posts_per_category --data {0}", folder.display())?;
     Ok(())
 }

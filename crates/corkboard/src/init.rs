@@ -5,6 +5,8 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, ensure};
 use engine::definitions::Definitions;
 
+use crate::say::say;
+
 const SETTINGS: &str = "\
 # Settings of this pipeline. `corkboard default-config` prints all there are, with their
 # meaning; what does not stand here has its default.
@@ -29,10 +31,10 @@ pub fn write(folder: &Path) -> Result<()> {
         fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
         fs::write(&path, text).with_context(|| path.display().to_string())?;
     }
-    println!("wrote {} files to {}", files.len(), folder.display());
-    println!(
+    say!("wrote {} files to {}", files.len(), folder.display())?;
+    say!(
         "change them, then: corkboard check --config {0}; corkboard up --config {0}",
         folder.join("corkboard.toml").display()
-    );
+    )?;
     Ok(())
 }

@@ -9,12 +9,16 @@ use engine::{
     batch::manifest,
     landing::{marker, objects},
 };
-use event_log::inspect::{self, Depth};
+use event_log::{
+    Quarantined,
+    inspect::{self, Depth, SegmentReport},
+};
 use model::{Checkpoint, LogId, Offset, TopicPartition, config::Config};
 use serde_json::{Value, json};
 
 use crate::{
     data::{self, DataFolder},
+    say::say,
     show::{self, Format, Row},
 };
 
@@ -46,7 +50,7 @@ enum What {
         #[arg(long, default_value_t = 10)]
         count: usize,
     },
-    /// Landing objects per partition, and foreign ones.
+    /// Landing objects, each with its first offset, and what else lies among them.
     Landing,
     /// How far each layer has taken each partition.
     Checkpoints,
@@ -64,9 +68,9 @@ pub async fn run(args: InspectArgs, folder: &DataFolder, config: &Config) -> Res
         Some(What::Records { partition, from, count }) => records(folder, &partition, Offset(from), count)?,
         Some(What::Landing) => landing(folder).await?,
         Some(What::Manifest) => {
-            let manifest = manifest::latest(&folder.open_tables(config)?).await?;
+            let manifest = manifest::latest(&data::look_at_tables(&folder.tables(), config)?).await?;
             let manifest = manifest.context("there was no batch run yet: `corkboard batch run`")?;
-            println!("{}", serde_json::to_string_pretty(&manifest)?);
+            say!("{}", serde_json::to_string_pretty(&manifest)?)?;
             return Ok(());
         }
     };
@@ -75,16 +79,16 @@ pub async fn run(args: InspectArgs, folder: &DataFolder, config: &Config) -> Res
 
 fn print(rows: &Rows, format: Format) -> Result<()> {
     match format {
-        Format::Json => println!("{}", serde_json::to_string(rows)?),
-        Format::Table if rows.is_empty() => println!("nothing"),
-        Format::Table => println!("{}", show::table(rows)),
+        Format::Json => say!("{}", serde_json::to_string(rows)?)?,
+        Format::Table if rows.is_empty() => say!("nothing")?,
+        Format::Table => say!("{}", show::table(rows))?,
         Format::Csv => {
             if let Some(first) = rows.first() {
-                println!("{}", first.0.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(","));
+                say!("{}", first.0.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(","))?;
             }
             for row in rows {
                 let cells = row.0.iter().map(|(_, v)| v.as_str().map_or_else(|| v.to_string(), quoted));
-                println!("{}", cells.collect::<Vec<_>>().join(","));
+                say!("{}", cells.collect::<Vec<_>>().join(","))?;
             }
         }
     }
@@ -114,11 +118,18 @@ fn log(folder: &DataFolder, depth: Depth) -> Result<Rows> {
                 "size_bytes": segment.size_bytes,
                 "first_timestamp_ms": segment.first_timestamp_ms,
                 "last_timestamp_ms": segment.last_timestamp_ms,
-                "damaged": segment.damaged.len() + partition.quarantined.len(),
+                "damaged": n_damaged(segment, &partition.quarantined),
             });
         }
     }
     Ok(rows)
+}
+
+/// Ranges of a segment that cannot be read: found now, or found before and not again now.
+fn n_damaged(segment: &SegmentReport, quarantined: &[Quarantined]) -> usize {
+    let is_here = |known: &&Quarantined| (segment.base..segment.end).contains(&known.start);
+    let is_new = |known: &&Quarantined| !segment.damaged.iter().any(|d| d.start < known.end && known.start < d.end);
+    segment.damaged.len() + quarantined.iter().filter(is_here).filter(is_new).count()
 }
 
 fn records(folder: &DataFolder, partition: &TopicPartition, from: Offset, count: usize) -> Result<Rows> {
@@ -136,7 +147,7 @@ fn records(folder: &DataFolder, partition: &TopicPartition, from: Offset, count:
 }
 
 async fn landing(folder: &DataFolder) -> Result<Rows> {
-    let store = folder.open_landing()?;
+    let store = data::look_at(&folder.landing())?;
     let listing = objects::list(store.objects().as_ref(), None, &Checkpoint::start_of(LogId::NONE)).await?;
     let mut rows = Rows::new();
     for object in &listing.objects {
@@ -157,12 +168,22 @@ async fn landing(folder: &DataFolder) -> Result<Rows> {
             "problem": foreign.reason,
         });
     }
+    let n_more = listing.n_foreign - listing.foreign.len();
+    if n_more > 0 {
+        rows.push(row! {
+            "partition": Value::Null,
+            "start": Value::Null,
+            "size_bytes": Value::Null,
+            "object": Value::Null,
+            "problem": format!("and {n_more} more that are no landing objects"),
+        });
+    }
     Ok(rows)
 }
 
 /// Per partition: the log's ends and how far landing, batch and real-time have come.
 async fn checkpoints(folder: &DataFolder, config: &Config) -> Result<Rows> {
-    let store = folder.open_landing()?;
+    let store = data::look_at(&folder.landing())?;
     let landed = engine::landing::Landing::checkpoint(&store).await?;
     let id = match marker::read(store.objects().as_ref()).await? {
         Some(marker) => LogId { id: marker.log, epoch: 0 },
@@ -179,7 +200,7 @@ async fn checkpoints(folder: &DataFolder, config: &Config) -> Result<Rows> {
         bounds.extend(taken.map(|p| (p.partition, Some(p.bounds))));
     }
     let definitions = data::definitions(config).await?;
-    let tables = folder.open_tables(config)?;
+    let tables = data::look_at_tables(&folder.tables(), config)?;
     let mut rows = Rows::new();
     for (partition, bounds) in bounds {
         let stream = definitions.stream_of(partition.topic.as_str()).map(|c| c.stream().name.clone());
@@ -201,4 +222,39 @@ async fn checkpoints(folder: &DataFolder, config: &Config) -> Result<Rows> {
         });
     }
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_is_counted_once_and_where_it_is() {
+        let range = |(start, end): (u64, u64)| Quarantined {
+            start: Offset(start),
+            end: Offset(end),
+            reason: "the checksum is another".to_owned(),
+        };
+        let known: Vec<_> = [(5, 7), (10, 12), (15, 16)].map(range).into();
+        for (base, end, damaged, expected) in [
+            (0, 10, vec![], 1),
+            (10, 20, vec![], 2),
+            (20, 30, vec![], 0),
+            (0, 10, vec![(5, 7)], 1),
+            (0, 10, vec![(4, 6), (8, 9)], 2),
+            (10, 20, vec![(10, 12)], 2),
+        ] {
+            let segment = SegmentReport {
+                path: "0.log".into(),
+                base: Offset(base),
+                end: Offset(end),
+                size_bytes: 1,
+                n_records: 1,
+                first_timestamp_ms: None,
+                last_timestamp_ms: None,
+                damaged: damaged.iter().copied().map(range).collect(),
+            };
+            assert_eq!(n_damaged(&segment, &known), expected, "[{base}, {end}) {damaged:?}");
+        }
+    }
 }

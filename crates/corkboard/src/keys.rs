@@ -11,6 +11,8 @@ use server::auth::{
     keys::{KeyEntry, KeysFile},
 };
 
+use crate::say::say;
+
 #[derive(Subcommand)]
 pub enum KeysCommand {
     /// Make a key and show it, once.
@@ -71,9 +73,9 @@ fn add(args: AddArgs, path: &Path, secret_path: &Path) -> Result<()> {
         file.add(entry);
         Ok(signing_secret)
     })?;
-    println!("id      {id}");
-    println!("key     {}", text.reveal());
-    println!("secret  {signing_secret}");
+    say!("id      {id}")?;
+    say!("key     {}", text.reveal())?;
+    say!("secret  {signing_secret}")?;
     eprintln!(
         "The key goes into x-api-key, Authorization: Bearer, or Basic with the id as user. Clients that sign, such as \
          AWS's, take the id as access key id and the secret as secret access key. Neither is shown again."
@@ -83,21 +85,21 @@ fn add(args: AddArgs, path: &Path, secret_path: &Path) -> Result<()> {
 
 fn list(path: &Path) -> Result<()> {
     let Some(file) = KeysFile::read(path)? else {
-        println!("there is no {} yet; `corkboard keys add` makes it", path.display());
+        say!("there is no {} yet; `corkboard keys add` makes it", path.display())?;
         return Ok(());
     };
     if file.keys.is_empty() {
-        println!("there is no key");
+        say!("there is no key")?;
     }
     for key in &file.keys {
         let ends = key.expires.as_deref().map(|at| format!(", ends {at}")).unwrap_or_default();
-        println!("{}  {}  (made {}{ends})", key.id, key.name, key.created);
+        say!("{}  {}  (made {}{ends})", key.id, key.name, key.created)?;
         for permission in &key.permissions {
             let actions: Vec<String> = permission.actions.iter().map(ToString::to_string).collect();
-            println!("    {}:{}", actions.join(","), permission.names.join(","));
+            say!("    {}:{}", actions.join(","), permission.names.join(","))?;
         }
         if let Some(plan) = &key.plan {
-            println!("    {}", describe(plan));
+            say!("    {}", describe(plan))?;
         }
     }
     Ok(())
@@ -113,7 +115,7 @@ fn describe(plan: &Plan) -> String {
 fn remove(key: &str, path: &Path) -> Result<()> {
     ensure!(path.exists(), "there is no {}", path.display());
     let removed = KeysFile::change(path, |file| file.remove(key))?;
-    println!("removed {}  {}", removed.id, removed.name);
+    say!("removed {}  {}", removed.id, removed.name)?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! `corkboard view` and `corkboard views`: answers in a terminal, or for the next program.
 
-use std::{io::Write, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -18,7 +18,10 @@ use serde::{
 };
 use serde_json::Value;
 
-use crate::data::{self, DataFolder};
+use crate::{
+    data::{self, DataFolder},
+    say::{self, say},
+};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -51,26 +54,25 @@ pub async fn over_tables(tables: &Path, config: &Config, spill: &Path) -> Result
 
 async fn serving(log: Option<Arc<dyn EventLog>>, tables: &Path, config: &Config, spill: &Path) -> Result<Serving> {
     let definitions = data::definitions(config).await?;
-    Serving::new(log, data::open_tables(tables, config)?, definitions, None, config.serving.clone(), spill)
+    Serving::new(log, data::look_at_tables(tables, config)?, definitions, None, config.serving.clone(), spill)
 }
 
 /// Asks for a view and prints it.
 pub async fn view(serving: &dyn Query, name: &str, scope: Scope, format: Format) -> Result<()> {
     let row_format = if format == Format::Csv { RowFormat::Csv } else { RowFormat::Json };
     let answer = serving.query(&Ask { view: name.to_owned(), scope, format: row_format }).await?;
-    let mut out = std::io::stdout().lock();
     if format == Format::Table {
         let rows: Vec<Row> = serde_json::from_slice(&answer.body).context("the answer's rows")?;
         if answer.n_rows == 0 {
-            writeln!(out, "no rows")?;
+            say!("no rows")?;
         } else {
-            writeln!(out, "{}", table(&rows))?;
+            say!("{}", table(&rows))?;
         }
         eprintln!("{}", reach(&answer.boundary));
     } else {
-        out.write_all(&answer.body)?;
+        say::bytes(&answer.body)?;
         if format == Format::Json {
-            writeln!(out)?;
+            say!("")?;
         }
     }
     Ok(())
@@ -162,7 +164,7 @@ pub fn views(serving: &dyn Query, format: Format) -> Result<()> {
     if format == Format::Table {
         let width = views.iter().map(|v| v.name.len()).max().unwrap_or_default();
         for view in views {
-            println!("{:width$}  {}", view.name, view.question);
+            say!("{:width$}  {}", view.name, view.question)?;
         }
         return Ok(());
     }
@@ -170,6 +172,5 @@ pub fn views(serving: &dyn Query, format: Format) -> Result<()> {
         .iter()
         .map(|v| serde_json::json!({"name": v.name, "title": v.title, "question": v.question, "chart": v.chart}))
         .collect();
-    println!("{}", serde_json::to_string(&rows)?);
-    Ok(())
+    say!("{}", serde_json::to_string(&rows)?)
 }

@@ -119,7 +119,7 @@ impl EmbeddedLog {
         let lock = fs.lock(&dir.join(LOCK_FILE_NAME)).map_err(io_error(format!("cannot lock {}", dir.display())))?;
         let Some(lock) = lock else { return Err(OpenError::Locked { dir: dir.to_owned() }) };
 
-        let files = Files::new(Arc::clone(&fs), Access::Write, config.max_open_segments);
+        let files = Files::new(Arc::clone(&fs), Access::Write, config.max_open_files);
         files.hold(lock);
 
         let meta = begin(&*fs, dir)?;

@@ -1,4 +1,4 @@
-//! Open files, at most `max_open_segments` of them kept; the one unused for longest goes first.
+//! Open files, at most `max_open_files` of them kept; the one unused for longest goes first.
 //!
 //! Everything written was synced before its append returned, so a file may close at any time.
 

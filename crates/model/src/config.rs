@@ -1,7 +1,7 @@
 //! Settings: how this process runs. `config/default.toml` is the list of all of them; then
 //! comes the file of `--config`, then `CORKBOARD__SECTION__KEY`. Read once, passed by value.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -13,7 +13,8 @@ pub const DEFAULT: &str = include_str!("../../../config/default.toml");
 /// spilling does not help.
 const LEAST_QUERY_MEMORY: usize = 32 << 20;
 
-const ENVIRONMENT_PREFIX: &str = "CORKBOARD__";
+/// What the names of environment variables begin with that are settings.
+pub const ENVIRONMENT_PREFIX: &str = "CORKBOARD__";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,7 +31,7 @@ pub struct Config {
     pub batch: BatchConfig,
     pub serving: ServingConfig,
     pub maintain: MaintainConfig,
-    pub tasks: BTreeMap<String, ScheduleConfig>,
+    pub tasks: TasksConfig,
     pub driver: DriverConfig,
 }
 
@@ -122,7 +123,6 @@ pub struct ConsumersConfig {
 #[serde(deny_unknown_fields)]
 pub struct KinesisConfig {
     pub limits: KinesisLimits,
-    pub allowed_origins: Vec<String>,
 }
 
 /// Whether shards are held to the throughput that AWS allows them.
@@ -141,7 +141,7 @@ pub struct LogConfig {
     pub mark_interval_bytes: u64,
     pub max_group_bytes: usize,
     pub max_queue_bytes: usize,
-    pub max_open_segments: usize,
+    pub max_open_files: usize,
     pub retention_ms: u64,
     pub retention_bytes: u64,
 }
@@ -190,6 +190,33 @@ pub struct MaintainConfig {
     pub checkpoint_commits: u64,
     pub vacuum_retention_ms: u64,
     pub commit_retention_ms: u64,
+}
+
+/// When each of the tasks runs; there are no others.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TasksConfig {
+    pub landing: ScheduleConfig,
+    pub speed: ScheduleConfig,
+    pub batch: ScheduleConfig,
+    pub compact: ScheduleConfig,
+    pub vacuum: ScheduleConfig,
+    pub trim: ScheduleConfig,
+}
+
+impl TasksConfig {
+    /// With their names.
+    pub fn each(&self) -> [(&'static str, &ScheduleConfig); 6] {
+        let Self { landing, speed, batch, compact, vacuum, trim } = self;
+        [
+            ("landing", landing),
+            ("speed", speed),
+            ("batch", batch),
+            ("compact", compact),
+            ("vacuum", vacuum),
+            ("trim", trim),
+        ]
+    }
 }
 
 /// When a task runs.
@@ -312,6 +339,12 @@ impl Config {
                 )));
             }
         }
+        for (task, schedule) in self.tasks.each() {
+            let is_known = |after: &&String| self.tasks.each().iter().any(|(known, _)| known == after);
+            if let Some(unknown) = schedule.after.iter().find(|after| !is_known(after)) {
+                return Err(invalid(format!("tasks.{task}.after names {unknown:?}, and there is no such task")));
+            }
+        }
         if self.ingest.max_inflight_bytes < self.ingest.max_body_bytes {
             return Err(invalid("ingest.max_inflight_bytes is smaller than ingest.max_body_bytes".to_owned()));
         }
@@ -395,6 +428,9 @@ mod tests {
             ("[server]\ntls_cert_file = \"a.pem\"\n", None, ["my.toml", "server.tls_key_file"]),
             ("[server]\ncors_origins = [\"https://a.org/\"]\n", None, ["my.toml", "server.cors_origins"]),
             ("[auth]\nmode = \"on\"\n", None, ["my.toml", "mode"]),
+            ("[tasks.bacth]\nevery_ms = 1\n", None, ["my.toml", "bacth"]),
+            ("[tasks.trim]\nafter = [\"bacth\"]\n", None, ["my.toml", "tasks.trim.after"]),
+            ("", Some(("CORKBOARD__TASKS__BACTH__CRON", "@daily")), ["CORKBOARD__TASKS__BACTH__CRON", "bacth"]),
             ("[batch]\nmemory_bytes = 1024\n", None, ["batch.memory_bytes", "32 MiB"]),
             ("", Some(("CORKBOARD__SERVER__PORT", "1")), ["CORKBOARD__SERVER__PORT", "port"]),
             ("", Some(("CORKBOARD__LOG__SEGMENT_BYTES", "1000")), ["SEGMENT_BYTES", "log.segment_bytes"]),

@@ -112,8 +112,9 @@ async fn main() -> anyhow::Result<()> {
     for (name, took_ms, fails_every) in
         [("landing", 40, 0), ("speed", 90, 0), ("batch", 2500, 0), ("compact", 400, 1), ("vacuum", 20, 0)]
     {
-        let schedule = ScheduleConfig { every_ms: Some(2000), ..config.tasks[name].clone() };
-        let schedule = if name == "batch" { config.tasks[name].clone() } else { schedule };
+        let own = config.tasks.each().into_iter().find(|(task, _)| *task == name).expect("a task of ours").1.clone();
+        let schedule = ScheduleConfig { every_ms: Some(2000), ..own.clone() };
+        let schedule = if name == "batch" { own } else { schedule };
         driver.add(Box::new(Pretends { name, took_ms, n_runs: 0, fails_every, views: views.clone() }), &schedule)?;
     }
     let services = fakes::services(log.clone(), Some(views), driver.handle());

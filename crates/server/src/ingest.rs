@@ -13,6 +13,7 @@ mod kafka_rest;
 pub mod kinesis;
 mod looks;
 mod once;
+mod paid_body;
 mod pin;
 mod streams;
 mod time;
@@ -27,6 +28,7 @@ use model::{EventLog, LogError, Stop};
 pub use self::{
     admission::Permit,
     body::{Bodies, Paid},
+    pin::TOPIC as PIN_TOPIC,
 };
 use self::{
     append::{Addressed, Appended},

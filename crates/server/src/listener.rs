@@ -74,12 +74,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// While every connection is being answered and another waits for a place, look again this often.
 const ROOM_PAUSE: Duration = Duration::from_millis(20);
 
-/// Opens the port, unless others could reach it and do what they like.
+/// Whether others could reach the port and do what they like, and whether the certificate can be used.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    check_exposure(config.server.listen, config)?;
+    Tls::of(&config.server).map(drop)
+}
+
+/// Opens the port, once all is checked that is not the port's own.
 pub async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
     let addr = config.server.listen;
-    check_exposure(addr, config)?;
-    // What is wrong with the certificate is said before anything is opened.
-    Tls::of(&config.server)?;
+    check(config)?;
     match TcpListener::bind(addr).await {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => bail!(
             "another process listens on {addr} already; stop it, or choose another port: \

@@ -81,7 +81,7 @@ struct ViewLabels {
 /// One per process, passed by value inside an `Arc`.
 pub struct Metrics {
     registry: Registry,
-    /// Bytes of produce bodies held in memory now.
+    /// Bytes of requests' bodies and of answers to readers held in memory now.
     pub inflight_bytes: Gauge,
     requests: Family<RequestLabels, Counter>,
     request_seconds: Family<RouteLabels, Histogram>,
@@ -112,14 +112,18 @@ impl Metrics {
         registry.register("build", "The running binary", Info::new(build));
         let r = &mut registry;
         Self {
-            inflight_bytes: registered(r, "ingest_inflight_bytes", "Bytes of produce bodies held in memory"),
+            inflight_bytes: registered(
+                r,
+                "ingest_inflight_bytes",
+                "Bytes of requests' bodies and of answers to readers held in memory",
+            ),
             requests: registered(r, "http_requests", "Requests answered"),
             request_seconds: registered_seconds(r, "http_request_seconds", "How long requests took"),
             appended_records: registered(r, "appended_records", "Records on stable storage"),
             appended_bytes: registered(r, "appended_bytes", "Key, value and header bytes on stable storage"),
             consumed_records: registered(r, "consumed_records", "Records returned to consumers over HTTP"),
             consumed_bytes: registered(r, "consumed_bytes", "Key and value bytes returned to consumers over HTTP"),
-            refused: registered(r, "refused_requests", "Produce requests refused, by reason"),
+            refused: registered(r, "refused_requests", "Requests refused, by reason"),
             view_seconds: registered_seconds(r, "view_query_seconds", "How long views took to answer"),
             task_runs: registered(r, "task_runs", "Runs of a task that ended"),
             task_failures: registered(r, "task_failures", "Runs of a task that failed"),
@@ -155,7 +159,7 @@ impl Metrics {
         self.consumed_bytes.inc_by(size_bytes);
     }
 
-    /// A produce request was refused; reasons are constants such as `too_large`, `overloaded`.
+    /// A request was refused; reasons are constants such as `too_large`, `overloaded`.
     pub fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&ReasonLabels { reason }).inc();
     }

@@ -11,3 +11,4 @@ mod driver;
 pub use driver::{Driver, Handle, RunNowError};
 pub(crate) use history::is_level;
 pub use history::{Outcome, Run, State, TaskStatus, Wake};
+pub use schedule::check;

@@ -3,9 +3,11 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     fs,
     io::{BufRead, BufReader},
     net::{SocketAddr, TcpListener},
+    os::unix::ffi::OsStrExt,
     path::Path,
     process::{Command, Stdio},
     sync::mpsc::{self, Sender},
@@ -103,6 +105,64 @@ fn an_unknown_setting_is_refused_by_its_name() {
     let nowhere = scratch.path().join("nowhere.toml");
     let error = process::run("check", &[("--config", &nowhere)]).failed();
     assert!(error.contains("nowhere.toml"), "{error}");
+}
+
+#[test]
+fn check_refuses_what_up_refuses() {
+    let scratch = tempfile::tempdir().unwrap();
+    for (settings, words) in [
+        ("[tasks.bacth]\ncron = \"0 0 * * *\"\n", "bacth"),
+        ("[tasks.batch]\ncron = \"0 0 30 2 *\"\n", "tasks.batch.cron"),
+        ("[tasks.trim]\nevery_ms = 0\n", "tasks.trim.every_ms"),
+        ("[log]\nsegment_bytes = 8589934592\n", "log.segment_bytes"),
+        ("[log]\nmax_queue_bytes = 1000\n", "log.max_queue_bytes"),
+        ("[server]\nlisten = \"0.0.0.0:0\"\n", "authentication"),
+        ("[server]\ntls_cert_file = \"no.pem\"\ntls_key_file = \"no.key\"\n", "no.pem"),
+        ("[auth]\nmode = \"keys\"\n", "keys.toml"),
+    ] {
+        let listen = if settings.contains("[server]") { "" } else { "[server]\nlisten = \"127.0.0.1:0\"\n" };
+        let config = pipeline::settings(scratch.path(), &format!("{settings}{listen}"));
+        let nowhere = scratch.path().join("nowhere");
+        for (command, data) in [("check", &*nowhere), ("up", scratch.path())] {
+            let error = process::run(command, &[("--config", &config), ("--data", data)]).failed();
+            assert!(error.contains(words), "{command}: {error}");
+        }
+        assert!(!nowhere.exists(), "it only looks");
+    }
+}
+
+#[test]
+fn variables_of_others_may_be_no_text() {
+    let no_text = OsStr::from_bytes(b"\xff");
+    process::run_with("check", &[("SOME_OTHER", no_text)]).succeeded();
+    let error = process::run_with("check", &[("CORKBOARD__LANDING__FLUSH_SIZE", no_text)]).failed();
+    assert!(error.contains("CORKBOARD__LANDING__FLUSH_SIZE"), "{error}");
+}
+
+/// As with `… | head`.
+#[test]
+fn a_command_ends_quietly_when_nobody_reads_on() {
+    for words in [&["default-config"][..], &["views"], &["views", "--format", "json"], &["check"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ended = Command::new(env!("CARGO_BIN_EXE_corkboard")).args(words).stdout(writer).output().unwrap();
+        assert!(ended.status.success() && ended.stderr.is_empty(), "{words:?}: {ended:?}");
+    }
+}
+
+#[test]
+fn a_command_that_only_looks_makes_no_folder() {
+    let scratch = tempfile::tempdir().unwrap();
+    Server::start("serve --roles ingest", &[("--data", scratch.path())]).terminate().succeeded();
+    let folders = ["landing", "tables"].map(|name| scratch.path().join(name));
+    folders.iter().for_each(|folder| fs::remove_dir_all(folder).unwrap());
+    for command in ["inspect", "inspect log", "inspect landing", "view posts_per_category"] {
+        process::run(command, &[("--data", scratch.path())]).succeeded();
+        assert!(!folders.iter().any(|folder| folder.exists()), "{command}");
+    }
+    let error = process::run("inspect manifest", &[("--data", scratch.path())]).failed();
+    assert!(error.contains("no batch run yet"), "{error}");
+    assert!(!folders.iter().any(|folder| folder.exists()));
 }
 
 #[test]

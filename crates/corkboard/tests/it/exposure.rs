@@ -55,10 +55,10 @@ fn the_emulator_brings_the_key_of_its_environment() {
     assert!(run("emulate --help", &[]).succeeded().contains("CORKBOARD_API_KEY"));
     let without = run(&words, &[]).failed();
     assert!(without.contains("6 records were not taken"), "{without}");
-    let with = run_with(&words, &[("CORKBOARD_API_KEY", key)]);
+    let with = run_with(&words, &[("CORKBOARD_API_KEY", key.as_ref())]);
     assert!(!with.stdout.contains(secret) && !with.stderr.contains(secret), "{with:?}");
     with.succeeded();
-    let wrong = run_with(&words, &[("CORKBOARD_API_KEY", "CORKA.wrong\n.key")]).failed();
+    let wrong = run_with(&words, &[("CORKBOARD_API_KEY", "CORKA.wrong\n.key".as_ref())]).failed();
     assert!(wrong.contains("CORKBOARD_API_KEY") && !wrong.contains("wrong"), "{wrong}");
     let ended = server.terminate();
     assert!(!ended.stdout.contains(secret) && !ended.stderr.contains(secret), "{ended:?}");

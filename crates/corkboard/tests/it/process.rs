@@ -2,6 +2,7 @@
 //! outlives its test.
 
 use std::{
+    ffi::OsStr,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::Path,
@@ -46,7 +47,7 @@ pub(crate) fn run(words: &str, paths: &Paths<'_>) -> Finished {
 }
 
 /// The same with variables of the environment.
-pub(crate) fn run_with(words: &str, environment: &[(&str, &str)]) -> Finished {
+pub(crate) fn run_with(words: &str, environment: &[(&str, &OsStr)]) -> Finished {
     let mut command = command(words, &[]);
     command.envs(environment.iter().copied());
     Process::spawn(command).finish()

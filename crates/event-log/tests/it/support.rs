@@ -22,7 +22,7 @@ pub(crate) fn small() -> LogConfig {
         mark_interval_bytes: 8 << 10,
         max_group_bytes: 8 << 10,
         max_queue_bytes: 1 << 20,
-        max_open_segments: 8,
+        max_open_files: 8,
         retention_ms: 0,
         retention_bytes: 0,
     }

@@ -5,7 +5,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use model::{Bounds, LogError, LogId, Timestamp, TopicName};
+use model::{Bounds, LogId, Timestamp, TopicName};
 use serde::Serialize;
 
 use super::{DATA_HEADERS, KnownHost, Problem};
@@ -45,7 +45,7 @@ pub(super) async fn describe(
     for partition in description.partitions().filter(|p| seen(&p.topic)) {
         let bounds = match services.log.bounds(&partition).await {
             // Deleted since the topics were asked for.
-            Err(LogError::UnknownTopic(_)) => continue,
+            Err(e) if e.is_gone() => continue,
             bounds => bounds?,
         };
         let stream = services.streams.iter().find(|s| s.takes(partition.topic.as_str()));

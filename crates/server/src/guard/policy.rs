@@ -1,7 +1,10 @@
 //! What each route demands of its caller: one table of all routes. A route that is missing here is
 //! open to nobody where keys are asked for, and a test says that it is missing.
 
-use crate::auth::Action::{self, Admin, Consume, Describe, Produce, Tasks, Views};
+use crate::{
+    auth::Action::{self, Admin, Consume, Describe, Produce, Tasks, Views},
+    ingest::PIN_TOPIC,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demand {
@@ -49,7 +52,7 @@ const ROUTES: [(&str, &str, Demand); 60] = [
     ("GET", "/api/tasks", May(Tasks, On::Some)),
     ("POST", "/api/tasks/{name}/run", May(Tasks, Name)),
     ("GET", "/api/log", May(Describe, On::Some)),
-    ("POST", "/pin/", May(Produce, Fixed("Pinterest_data"))),
+    ("POST", "/pin/", May(Produce, Fixed(PIN_TOPIC))),
     ("*", "/pin", Key),
     ("GET", "/brokers", Key),
     ("GET", "/topics", May(Describe, On::Some)),

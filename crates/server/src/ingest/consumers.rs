@@ -1,5 +1,5 @@
 //! Groups of consumers that read over HTTP: who there is, which partitions each of them reads, and
-//! how far. Every process on the log serves every instance, so nothing is kept in a process.
+//! how far. All of it is kept in the log, and nothing in the process.
 //!
 //! Delivery is at least once. An answer's records are handed out by a command (`Act::Send`) before
 //! the answer goes out, so that the next question goes on behind them, wherever it is asked. They

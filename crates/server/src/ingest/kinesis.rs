@@ -28,11 +28,7 @@ mod tags;
 mod value;
 mod writer;
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -43,7 +39,6 @@ use axum::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts};
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use model::Timestamp;
 use uuid::Uuid;
 
@@ -59,6 +54,7 @@ use self::{
 use super::{
     Doors, Permit,
     idempotency::{Door, Once},
+    paid_body::PaidBody,
 };
 use crate::{
     auth::{Action, AskedUri},
@@ -79,8 +75,6 @@ const PREFLIGHT_SECONDS: HeaderValue = HeaderValue::from_static("172800");
 /// Of a request that is read as a tree; and what its tree weighs at most, in times of its text.
 const MAX_TREE_BYTES: usize = 256 << 10;
 const TREE_WEIGHT: usize = 32;
-/// Of an answer at a time: what a slow reader has not asked for stays unsent.
-const PIECE_BYTES: usize = 64 << 10;
 
 /// Sends what is for this door to its route. Decided before anything else, since any path will do.
 pub fn addressed(mut request: Request) -> Request {
@@ -147,7 +141,7 @@ impl Reply {
         let (media_type, body) = match self {
             Self::Empty => (media_type, Body::empty()),
             Self::Whole(body) => (media_type, body.into()),
-            Self::Paid(body, permit) => (media_type, Body::new(PaidBody { rest: body.into(), _permit: permit })),
+            Self::Paid(body, permit) => (media_type, Body::new(PaidBody::new(body, permit))),
             Self::Events(events) => (HeaderValue::from_static(event::MEDIA_TYPE), events),
         };
         ([(header::CONTENT_TYPE, media_type)], body).into_response()
@@ -164,8 +158,9 @@ enum Refusal {
 async fn take(State(doors): State<Arc<Doors>>, request: Request) -> Response {
     let (mut head, body) = request.into_parts();
     let has_origin = head.headers.contains_key(header::ORIGIN);
-    let mut response = match doors.check_page(&mut head).await {
-        Err(error) => refused(&doors, Refusal::Exception(Format::Json, error)),
+    let mut response = match doors.check_origin(&mut head).await {
+        // Nobody may know that the visitor's browser reaches this server.
+        Err(error) => refused(&doors, Refusal::Exception(Format::Json, error.into())),
         Ok(()) if has_origin && head.method == Method::OPTIONS => preflight(&head.headers),
         Ok(()) => {
             let mut response = doors.answer(&head, body).await.unwrap_or_else(|refusal| refused(&doors, refusal));
@@ -238,17 +233,6 @@ fn refused(doors: &Doors, refusal: Refusal) -> Response {
 }
 
 impl Doors {
-    /// Pages of other sites may ask only if they are named in the settings: nobody may know that the
-    /// visitor's browser reaches this server.
-    async fn check_page(&self, head: &mut Parts) -> Result<(), KinesisError> {
-        let Some(origin) = head.headers.get(header::ORIGIN) else { return Ok(()) };
-        let is_allowed = |allowed: &String| allowed == "*" || allowed.as_bytes() == origin.as_bytes();
-        if self.services.config.kinesis.allowed_origins.iter().any(is_allowed) {
-            return Ok(());
-        }
-        Ok(self.check_origin(head).await?)
-    }
-
     async fn answer(self: &Arc<Self>, head: &Parts, body: Body) -> Result<Response, Refusal> {
         const UNDETERMINED: &str = "Unable to determine service/operation name to be authorized";
         if head.method != Method::POST {
@@ -378,32 +362,5 @@ fn format_of(headers: &HeaderMap) -> Option<Format> {
         "application/x-amz-json-1.1" => Some(Format::Json),
         "application/x-amz-cbor-1.1" => Some(Format::Cbor),
         _ => None,
-    }
-}
-
-/// An answer in pieces, whose memory is paid for until the last of them was taken.
-struct PaidBody {
-    rest: Bytes,
-    _permit: Permit,
-}
-
-impl HttpBody for PaidBody {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if self.rest.is_empty() {
-            return Poll::Ready(None);
-        }
-        let n_bytes = self.rest.len().min(PIECE_BYTES);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(n_bytes)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64)
     }
 }

@@ -27,7 +27,8 @@ use super::{
 use crate::error::KafkaError;
 use python::Coerced;
 
-const TOPIC: &str = "Pinterest_data";
+/// The name that the program has; who may post a pin may produce to this.
+pub const TOPIC: &str = "Pinterest_data";
 
 /// The model's fields in its order, and which of them are whole numbers; the others are text.
 const FIELDS: [(&str, bool); 12] = [

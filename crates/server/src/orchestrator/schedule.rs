@@ -9,7 +9,15 @@ use croner::{
     Cron,
     parser::{CronParser, Seconds, Year},
 };
-use model::{Timestamp, config::ScheduleConfig};
+use model::{
+    Timestamp,
+    config::{ScheduleConfig, TasksConfig},
+};
+
+/// Whether all schedules can be kept, as the driver will ask.
+pub fn check(tasks: &TasksConfig) -> anyhow::Result<()> {
+    tasks.each().into_iter().try_for_each(|(task, config)| Schedule::parse(task, config, Timestamp::now()).map(drop))
+}
 
 pub(super) struct Schedule {
     every: Option<Duration>,

@@ -647,3 +647,17 @@ async fn a_time_is_found_though_the_log_is_trimmed_meanwhile() {
         assert_eq!(read(&node, "one").await, expected, "{time}");
     }
 }
+
+#[tokio::test]
+async fn refusals_are_counted() {
+    let node = Node::on(&log_with(1).await, |_| {});
+    assert_eq!(node.post("/consumers/g", "[]").await.status, 400);
+    assert_eq!(node.get(&at("nobody", "/records")).await.status, 404);
+    let metrics = node.get("/metrics").await.body;
+    let n_refused: u64 = metrics
+        .lines()
+        .filter(|line| line.starts_with("corkboard_refused_requests_total"))
+        .map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap())
+        .sum();
+    assert_eq!(n_refused, 2, "{metrics}");
+}

@@ -123,10 +123,10 @@ async fn what_is_no_request_of_the_service_is_refused_as_there() {
 async fn pages_may_ask_only_if_they_are_named() {
     let page = "https://example.org";
     for (allowed, is_allowed) in
-        [(vec![], false), (vec![page], true), (vec!["*"], true), (vec!["https://example.com"], false)]
+        [(vec![], false), (vec!["https://Example.org"], true), (vec!["*"], true), (vec!["https://example.com"], false)]
     {
         let kinesis =
-            Kinesis::with(|config| config.kinesis.allowed_origins = allowed.iter().map(ToString::to_string).collect())
+            Kinesis::with(|config| config.server.cors_origins = allowed.iter().map(ToString::to_string).collect())
                 .await;
         let preflight = Request::options(format!("http://{}/", kinesis.addr))
             .header("host", "localhost")

@@ -163,7 +163,7 @@ pub(in crate::ingest) struct Limits {
     pub(in crate::ingest) offset_retention_ms: u64,
 }
 
-/// Why a command changed nothing.
+/// Why a command did not do what it was for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::ingest) enum Refusal {
     UnknownInstance,

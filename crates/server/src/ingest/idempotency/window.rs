@@ -239,7 +239,7 @@ impl Window {
                 return Ok(begun);
             }
             if let Err(e) = self.read(log, topic).await {
-                if matches!(e, LogError::UnknownTopic(_) | LogError::UnknownPartition(_)) {
+                if e.is_gone() {
                     self.forget(topic);
                 }
                 return Err(KafkaError::of_log(&e));

@@ -1,5 +1,5 @@
 //! `/consumers`: groups of consumers, as Confluent's proxy has them, and as it does not: an instance
-//! does not end with a process, and any process on the log answers for it (`ingest::consumers`).
+//! does not end with the process (`ingest::consumers`).
 //!
 //! Where the proxy waits out the whole timeout before it answers, this answers when there is
 //! something; a commit is durable when it is answered. What it takes for an error is one here.
@@ -94,7 +94,7 @@ async fn create(
     let answer_type = media::answer_type(request.headers());
     match doors.create_instance(path, request).await {
         Ok(answer) => json_response(answer_type, answer),
-        Err(error) => refusal(answer_type, error),
+        Err(error) => doors.refuse_consumer(answer_type, error),
     }
 }
 
@@ -131,8 +131,13 @@ impl Doors {
         match answer {
             Ok(None) => StatusCode::NO_CONTENT.into_response(),
             Ok(Some((media_type, body))) => json_response(media_type.unwrap_or(answer_type), body),
-            Err(error) => refusal(answer_type, error),
+            Err(error) => self.refuse_consumer(answer_type, error),
         }
+    }
+
+    fn refuse_consumer(&self, answer_type: HeaderValue, error: KafkaError) -> Response {
+        self.services.metrics.refused(error.reason);
+        refusal(answer_type, error)
     }
 
     /// What there is to say; in a media type of its own if it is records.

@@ -12,7 +12,7 @@ use super::{
     service::{is_open, no_stream},
     shards::write_shard,
     stream::{DEFAULT_MAX_RECORD_KIB, Mode, Stream},
-    streams::{Change, Refusal},
+    streams::{Change, MAX_TAGS, Refusal},
     tags,
     writer::Writer,
 };
@@ -306,7 +306,7 @@ pub(super) fn explain(ask: &Ask, name: &str, refusal: Refusal) -> KinesisError {
         )),
         Refusal::TooManyTags => KinesisError::invalid_argument(format!(
             "Failed to add tags to stream {name} under account {account} because a given stream cannot have more than \
-             50 tags associated with it."
+             {MAX_TAGS} tags associated with it."
         )),
     }
 }

@@ -308,12 +308,10 @@ impl Reading<'_> {
     }
 
     fn failed(&self, error: &LogError) -> KinesisError {
-        match error {
-            LogError::UnknownTopic(_) | LogError::UnknownPartition(_) => {
-                no_shard(self.caller, self.name, &ShardId(self.number).to_string())
-            }
-            error => KinesisError::of_log(error),
+        if error.is_gone() {
+            return no_shard(self.caller, self.name, &ShardId(self.number).to_string());
         }
+        KinesisError::of_log(error)
     }
 
     fn throttled(&self) -> KinesisError {

@@ -11,7 +11,7 @@ use super::stream::{Consumer, Mode, Step, Stream, Tags};
 use crate::replicated::StateMachine;
 
 /// As in the service.
-const MAX_TAGS: usize = 50;
+pub(super) const MAX_TAGS: usize = 50;
 const MAX_CONSUMERS: usize = 20;
 
 #[derive(Default, Serialize, Deserialize)]

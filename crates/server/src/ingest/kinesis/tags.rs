@@ -6,14 +6,12 @@ use super::{
     fields::{ANY, Fields, TAG_KEY},
     names::Resource,
     stream::{Stream, Tags},
-    streams::Change,
+    streams::{Change, MAX_TAGS},
 };
 use crate::ingest::Doors;
 
 const MAX_KEY_CHARS: usize = 128;
 const MAX_VALUE_CHARS: usize = 256;
-/// As many as a stream may have.
-const MAX_TAGS: usize = 50;
 
 /// The tags of a request; where they are needed and absent, a fault.
 pub(super) fn read(fields: &mut Fields<'_>, is_needed: bool) -> Result<Tags, KinesisError> {

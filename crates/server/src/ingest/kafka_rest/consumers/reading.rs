@@ -1,17 +1,10 @@
 //! `GET …/records`: collects what an instance may read, waits for more if there is nothing, and
 //! hands it out. The log wakes who waits; a wake carries no data, and many of them count as one.
 
-use std::{
-    collections::BTreeMap,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use bytes::Bytes;
-use hyper::body::{Frame, SizeHint};
 use model::{LogError, Offset, StoredRecord, Timestamp, TopicPartition};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -20,7 +13,8 @@ use crate::{
     error::KafkaError,
     ingest::{
         Doors, Permit,
-        consumers::{Act, Groups, Move, Name, Place, Refusal, Reset, View},
+        consumers::{Act, Move, Name, Place, Refusal, Reset, View},
+        paid_body::PaidBody,
     },
 };
 
@@ -28,8 +22,6 @@ use crate::{
 const FETCH_BYTES: usize = 1 << 20;
 /// After a wake more is likely to come soon: so that a busy log does not keep its readers busy.
 const LINGER: Duration = Duration::from_millis(20);
-/// A body is given to the connection in pieces, so that it is known whether it was taken.
-const PIECE_BYTES: usize = 64 << 10;
 
 pub(super) struct Question {
     pub(super) name: Name,
@@ -125,7 +117,7 @@ impl Doors {
         let bounds = match log.bounds(partition).await {
             Ok(bounds) => bounds,
             // Gone, or not there yet.
-            Err(LogError::UnknownTopic(_) | LogError::UnknownPartition(_)) => return Ok(()),
+            Err(e) if e.is_gone() => return Ok(()),
             Err(e) => return Err(KafkaError::of_log(&e)),
         };
         let begin = begin.filter(|offset| (bounds.start..=bounds.end).contains(offset));
@@ -168,21 +160,23 @@ impl Doors {
         let Answer { mut text, n_records, permit, .. } = answer;
         text.insert(0, b'[');
         text.push(b']');
-        let mut handing = Handing { rest: Bytes::from(text), _permit: permit, sent: None };
+        let mut body = PaidBody::new(text, permit);
         if n_records == 0 && !view.has_to_commit && moves.iter().all(|m| m.seen.is_some()) {
-            return Ok(Some(Body::new(handing)));
+            return Ok(Some(Body::new(body)));
         }
         if n_records > 0 {
-            let (groups, name) = (self.groups.clone(), question.name.clone());
-            handing.sent = Some(Sent { groups, name, epoch: view.epoch, moves: moves.clone(), turns: view.turns });
+            // Handed out by the command below, and on its way from then on.
+            let (groups, name, moves) = (self.groups.clone(), question.name.clone(), moves.clone());
+            let (epoch, turns) = (view.epoch, view.turns);
+            body.broken_off = Some(Box::new(move || groups.unsend(name, epoch, moves, turns)));
         }
         match self.groups.submit(&question.name, view.epoch, Act::Send { moves }).await? {
             Ok(()) => {
                 self.services.metrics.consumed(&records, n_bytes as u64);
-                Ok(Some(Body::new(handing)))
+                Ok(Some(Body::new(body)))
             }
             Err(refusal) => {
-                handing.sent = None;
+                body.broken_off = None;
                 if refusal == Refusal::Stale { Ok(None) } else { Err(self.groups.explain(&refusal)) }
             }
         }
@@ -256,50 +250,5 @@ impl Answer {
             *n_of_topics.entry(partition.topic.clone()).or_default() += until.0 - from.0;
         }
         n_of_topics
-    }
-}
-
-/// Records that were handed out by a command and are on their way.
-struct Sent {
-    groups: Arc<Groups>,
-    name: Name,
-    epoch: u32,
-    moves: Vec<Move>,
-    turns: u64,
-}
-
-/// A body that tells when it was not taken whole.
-struct Handing {
-    rest: Bytes,
-    _permit: Permit,
-    sent: Option<Sent>,
-}
-
-impl HttpBody for Handing {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let n = self.rest.len().min(PIECE_BYTES);
-        let piece = self.rest.split_to(n);
-        Poll::Ready((n > 0).then(|| Ok(Frame::data(piece))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64)
-    }
-}
-
-impl Drop for Handing {
-    fn drop(&mut self) {
-        if let Some(Sent { groups, name, epoch, moves, turns }) = self.sent.take()
-            && !self.rest.is_empty()
-        {
-            groups.unsend(name, epoch, moves, turns);
-        }
     }
 }
