@@ -235,7 +235,7 @@ fn held_open(dir: &Path) -> Vec<String> {
 #[tokio::test]
 async fn a_trim_gives_back_the_room_of_segments_and_indexes() {
     let dir = tempfile::tempdir().unwrap();
-    let config = LogConfig { max_open_segments: 100, ..small() };
+    let config = LogConfig { max_open_files: 100, ..small() };
     let log = EmbeddedLog::open(dir.path(), &config, MAX_RECORD_BYTES).unwrap();
     let t = create_t(&log).await;
     fill(&log, &t, 10, 2000).await;
@@ -295,7 +295,7 @@ impl FileSystem for Slow {
 async fn a_reader_that_opened_a_segment_while_it_was_trimmed_does_not_keep_it() {
     let dir = tempfile::tempdir().unwrap();
     let slow = Arc::new(Slow { holds: AtomicBool::new(false), opened: Barrier::new(2), trimmed: Barrier::new(2) });
-    let config = LogConfig { max_open_segments: 1, ..small() };
+    let config = LogConfig { max_open_files: 1, ..small() };
     let log = EmbeddedLog::open_on(Arc::clone(&slow) as _, dir.path(), &config, MAX_RECORD_BYTES).unwrap();
     let log = Arc::new(log);
     let t = create_t(&*log).await;
