@@ -9,7 +9,7 @@ use model::EventLog;
 use serde_json::{Value, json};
 
 use crate::{
-    harness::Server,
+    harness::{Server, TestLog},
     node::{Node, Said, append, create, partition},
 };
 
@@ -342,19 +342,29 @@ async fn what_is_wrong_in_a_stream_is_told_in_its_place() {
     assert_eq!(node.ask("POST", &records, &[("content-type", "text/plain")], ok).await.status, 415);
 }
 
+/// The log of the harness, as version 3 calls it.
+const NO_CLUSTER: &str = "/v3/clusters/00000000-0000-0000-0000-000000000000";
+const OBJECT: &str = r#"{"value":{"type":"JSON","data":1}}"#;
+
+/// The head of a stream to topic `a`, whose body `framing` announces.
+fn stream_head(framing: &str) -> String {
+    format!(
+        "POST {NO_CLUSTER}/topics/a/records HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         {framing}\r\n\r\n"
+    )
+}
+
+fn chunk(text: &str) -> String {
+    format!("{:x}\r\n{text}\r\n", text.len())
+}
+
 #[tokio::test]
 async fn receipts_come_while_the_stream_goes_on() {
     let server = Server::start().await;
     server.log.with_topic("a", 1);
     let mut client = server.connect().await;
-    let path = "/v3/clusters/00000000-0000-0000-0000-000000000000/topics/a/records";
-    client
-        .send(format!(
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-        ))
-        .await;
-    let object = r#"{"value":{"type":"JSON","data":1}}"#;
-    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
+    client.send(stream_head("Transfer-Encoding: chunked")).await;
+    let object = OBJECT;
     client.send(chunk(object)).await;
     assert_eq!(client.head().await.status, 200);
     client.until("\"offset\":0,").await;
@@ -372,17 +382,94 @@ async fn receipts_come_while_the_stream_goes_on() {
 }
 
 #[tokio::test]
+async fn a_receipt_waits_for_its_own_record_alone() {
+    let server = Server::start().await;
+    server.log.with_topic("a", 1);
+    server.log.close_gate();
+    let mut client = server.connect().await;
+    client.send(stream_head("Transfer-Encoding: chunked") + &chunk(OBJECT)).await;
+    assert_eq!(client.head().await.status, 200);
+    server.log.append_at_gate().await;
+    // Comes while the first is being stored.
+    client.send(chunk(OBJECT)).await;
+    tokio::task::yield_now().await;
+    assert!(client.has_nothing());
+    server.log.let_one_through();
+    client.until("\"offset\":0,").await;
+    client.until("}\r\n\r\n").await;
+    server.log.append_at_gate().await;
+    assert!(client.has_nothing());
+    client.send("0\r\n\r\n").await;
+    server.log.let_one_through();
+    client.until("\"offset\":1,").await;
+    client.until("\r\n0\r\n\r\n").await;
+    assert_eq!((server.log.n_arrived(), server.log.values("a", 0)), (0, vec!["1".to_owned(), "1".to_owned()]));
+}
+
+#[tokio::test]
+async fn what_has_come_together_is_stored_together_and_answered_in_one_piece() {
+    const N_OBJECTS: usize = 600;
+    let server = Server::start().await;
+    server.log.with_topic("a", 2);
+    server.log.close_gate();
+    server.log.open_gate();
+    let object = |n: usize| format!(r#"{{"partition_id":{},"value":{{"type":"JSON","data":"{n:060}"}}}}"#, n % 2);
+    let body: String = (0..N_OBJECTS).map(object).collect();
+    let whole = stream_head(&format!("Content-Length: {}", body.len())) + &body;
+    let chunked = stream_head("Transfer-Encoding: chunked") + &chunk(&body) + "0\r\n\r\n";
+    for (round, request) in [whole, chunked].into_iter().enumerate() {
+        let reply = server.ask(request).await;
+        assert_eq!(reply.status, 200);
+        let told: Vec<Value> = reply.body.lines().map(|receipt| serde_json::from_str(receipt).unwrap()).collect();
+        let places: Vec<_> = told.iter().map(|t| (t["partition_id"].clone(), t["offset"].clone())).collect();
+        let expected = |n: usize| (json!(n % 2), json!(round * N_OBJECTS / 2 + n / 2));
+        assert_eq!(places, (0..N_OBJECTS).map(expected).collect::<Vec<_>>());
+        assert_eq!(server.log.n_arrived(), 2 * (round + 1), "one append to each partition");
+    }
+}
+
+#[tokio::test]
+async fn who_sends_without_a_pause_has_receipts_all_the_same() {
+    let log = TestLog::new();
+    log.with_topic("a", 1);
+    log.close_gate();
+    log.open_gate();
+    let node = Node::on(&log, |_| {});
+    let records = format!("{NO_CLUSTER}/topics/a/records");
+    let pieces = futures::stream::iter(vec![Ok::<_, std::convert::Infallible>(OBJECT); 640]);
+    let said = node.ask("POST", &records, &[("content-type", PLAIN)], Body::from_stream(pieces)).await;
+    assert_eq!((receipts(&said).len(), log.n_arrived()), (640, 10));
+    // Many small objects are not all in memory at once, either.
+    let said = node.ask("POST", &records, &[("content-type", PLAIN)], "{}".repeat(2500)).await;
+    let offsets: Vec<_> = receipts(&said).iter().map(|receipt| receipt["offset"].clone()).collect();
+    assert_eq!(offsets, (640..3140).map(Value::from).collect::<Vec<_>>());
+    assert_eq!(log.n_arrived(), 13);
+}
+
+#[tokio::test]
+async fn small_objects_are_paid_for_with_what_they_weigh() {
+    let (log, cluster) = log_with("a", 1).await;
+    let node = Node::on(&log, |config| config.ingest.max_inflight_bytes = 100_000);
+    let records = format!("{cluster}/topics/a/records");
+    let full = "too many bytes are in flight (ingest.max_inflight_bytes); nothing was accepted, try again";
+    for (n_objects, n_stored) in [(100, 100), (1000, 0)] {
+        let said = node.ask("POST", &records, &[("content-type", PLAIN)], "{}".repeat(n_objects)).await;
+        let told = receipts(&said);
+        let stored = told.iter().filter(|receipt| receipt["error_code"] == 200).count();
+        assert_eq!(stored, n_stored, "{told:?}");
+        if n_stored == 0 {
+            assert_eq!(told, [json!({ "error_code": 503, "message": full })]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_stream_that_is_too_large_ends_with_its_receipt_and_its_connection() {
     let server = Server::with(|config| config.ingest.max_body_bytes = 1000).await;
     server.log.with_topic("a", 1);
     let mut client = server.connect().await;
-    let path = "/v3/clusters/00000000-0000-0000-0000-000000000000/topics/a/records";
-    let body = format!(r#"{{"value":{{"type":"JSON","data":1}}}}{{"value":"{}"#, "x".repeat(2000));
-    client
-        .send(format!(
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n{body}"
-        ))
-        .await;
+    let body = format!(r#"{OBJECT}{{"value":"{}"#, "x".repeat(2000));
+    client.send(stream_head("Content-Length: 100000") + &body).await;
     assert_eq!(client.head().await.status, 200);
     let rest = client.rest().await;
     assert!(rest.contains("\"offset\":0,") && rest.contains("\"error_code\":413"), "{rest}");
@@ -444,13 +531,7 @@ async fn a_stream_and_a_read_that_wait_end_when_the_server_stops() {
     let server = Server::start().await;
     server.log.with_topic("a", 1);
     let mut client = server.connect().await;
-    let path = "/v3/clusters/00000000-0000-0000-0000-000000000000/topics/a/records";
-    let object = r#"{"value":{"type":"JSON","data":1}}"#;
-    client
-        .send(format!(
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{object}"
-        ))
-        .await;
+    client.send(stream_head("Content-Length: 1000") + OBJECT).await;
     client.until("\"offset\":0,").await;
     server.stop.cancel();
     client.until(r#"{"error_code":503,"message":"the server is stopping; nothing more is stored"}"#).await;

@@ -90,15 +90,21 @@ impl Cluster {
 }
 
 impl Doors {
-    async fn cluster(&self, id: &str, headers: &HeaderMap) -> Result<Cluster, KafkaError> {
-        let description = self.groups.describe().await?;
-        let own = description.id.id.to_string();
-        if id != own {
-            let id = crate::ingest::json::shortened(id);
-            return Err(KafkaError::nothing_called(format!("Cluster {id}")));
+    /// Refuses a path to another cluster than the log.
+    async fn check_cluster(&self, id: &str) -> Result<(), KafkaError> {
+        let own = async || Ok::<_, KafkaError>(self.groups.describe().await?.id.id.to_string());
+        if id == self.cluster.get_or_try_init(own).await? {
+            return Ok(());
         }
-        let base = format!("{}/v3/clusters/{own}", base_url(headers));
-        Ok(Cluster { id: own, base, description })
+        let id = crate::ingest::json::shortened(id);
+        Err(KafkaError::nothing_called(format!("Cluster {id}")))
+    }
+
+    async fn cluster(&self, id: &str, headers: &HeaderMap) -> Result<Cluster, KafkaError> {
+        self.check_cluster(id).await?;
+        let description = self.groups.describe().await?;
+        let base = format!("{}/v3/clusters/{id}", base_url(headers));
+        Ok(Cluster { id: id.to_owned(), base, description })
     }
 }
 

@@ -7,6 +7,7 @@ use axum::{
     extract::{Path, Request, State, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use model::{LogError, TopicChange, TopicName, position::InvalidTopicName};
 use serde::Deserialize;
@@ -17,7 +18,7 @@ use crate::{
     auth::{Action, Caller},
     error::KafkaError,
     ingest::{
-        Doors,
+        Doors, Permit,
         json::{Object, Whole},
         kafka_rest::{consumers::parse, metadata::topic_settings},
     },
@@ -200,7 +201,7 @@ pub(super) async fn alter(
     request: Request,
 ) -> Response {
     let alter = async {
-        let (headers, body) = doors.plain_body(request).await?;
+        let (headers, body, _permit) = doors.plain_body(request).await?;
         let (_, (topic, _)) = doors.topic_of(path, &headers).await?;
         let asked: AlterRequest = parse(&body)?;
         asked.data.iter().try_for_each(|Object(asked)| doors.check_setting(&topic, asked))
@@ -238,16 +239,16 @@ pub(super) async fn partition(
 }
 
 impl Doors {
-    /// Headers and body of a call that changes something.
-    pub(super) async fn plain_body(&self, request: Request) -> Result<(HeaderMap, bytes::Bytes), KafkaError> {
+    /// Headers and body of a call that changes something; the permit has to live as long as the body.
+    pub(super) async fn plain_body(&self, request: Request) -> Result<(HeaderMap, Bytes, Permit), KafkaError> {
         let (mut head, body) = request.into_parts();
         self.check_origin(&mut head).await?;
         check_media_type(&head.headers)?;
-        let (body, _permit) = self.bodies.read(&head.headers, body).await?;
+        let (body, permit) = self.bodies.read(&head.headers, body).await?;
         if body.is_empty() {
             return Err(KafkaError::payload_error("Request body is empty. Data is required."));
         }
-        Ok((head.headers, body))
+        Ok((head.headers, body, permit))
     }
 
     /// The topic of a path, and how many partitions it has.
@@ -269,7 +270,7 @@ impl Doors {
         request: Request,
     ) -> Result<(StatusCode, String, Value), KafkaError> {
         let caller = Caller::of(request.extensions(), &self.services.auth);
-        let (headers, body) = self.plain_body(request).await?;
+        let (headers, body, _permit) = self.plain_body(request).await?;
         let cluster = self.cluster(&names(path)?, &headers).await?;
         let asked: CreateRequest = parse(&body)?;
         let name: TopicName =
@@ -304,7 +305,7 @@ impl Doors {
         struct GrowRequest {
             partitions_count: Whole,
         }
-        let (headers, body) = self.plain_body(request).await?;
+        let (headers, body, _permit) = self.plain_body(request).await?;
         let (cluster, (topic, n)) = self.topic_of(path, &headers).await?;
         let Whole(asked) = parse::<GrowRequest>(&body)?.partitions_count;
         let wanted = u32::try_from(asked).unwrap_or(if asked < 0 { 0 } else { u32::MAX });
