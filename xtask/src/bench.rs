@@ -71,6 +71,10 @@ pub(crate) struct Arguments {
     /// How long a bench that goes by time may take.
     #[arg(long)]
     seconds: Option<u64>,
+    /// Of a bench whose rows have names (`doors`): only those with this text in their name, beside what
+    /// they are compared with.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// Run this binary instead of building one.
     #[arg(long)]
     binary: Option<std::path::PathBuf>,

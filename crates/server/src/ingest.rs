@@ -24,6 +24,7 @@ use std::sync::Arc;
 use axum::{Router, extract::FromRequestParts};
 use http::{header, request::Parts};
 use model::{EventLog, LogError, Stop};
+use tokio::sync::OnceCell;
 
 pub use self::{
     admission::Permit,
@@ -44,6 +45,8 @@ struct Doors {
     store: Arc<Store>,
     groups: Arc<consumers::Groups>,
     kinesis: Arc<kinesis::Kinesis>,
+    /// What version 3 of Kafka REST calls the log, once somebody asked.
+    cluster: OnceCell<String>,
     /// Answers that would go on for long end when the server stops.
     stop: Stop,
 }
@@ -64,6 +67,7 @@ pub fn routes(services: &Services, stop: Stop) -> Router {
         store: Arc::new(Store { log: services.log.clone(), metrics: services.metrics.clone(), topics: topics.clone() }),
         topics,
         services: services.clone(),
+        cluster: OnceCell::new(),
         stop,
     });
     let routes = kafka_rest::routes().merge(pin::routes()).merge(kinesis::routes()).merge(streams::routes());

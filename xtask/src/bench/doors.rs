@@ -74,7 +74,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Figures> {
     for n_connections in CONNECTIONS {
         for &n_per_request in Door::Rest2.batches() {
             let mut rest2 = None;
-            for door in Door::ALL.into_iter().filter(|door| door.batches().contains(&n_per_request)) {
+            for door in doors(n_per_request, arguments.only.as_deref().unwrap_or_default()) {
                 let setting = Setting { door, n_per_request, n_connections };
                 let ours = runs.door(setting)?;
                 let noop = runs.noop(setting)?;
@@ -85,7 +85,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<Figures> {
             }
         }
     }
+    ensure!(!figures.rows.is_empty(), "no door has the text of --only in its name");
     Ok(figures)
+}
+
+/// The doors to measure with requests of so many records: those with this text in their name, behind
+/// the one that they are compared with.
+fn doors(n_per_request: u64, only: &str) -> Vec<Door> {
+    let takes = |door: &Door| door.batches().contains(&n_per_request);
+    let is_named = |door: &Door| door.name(n_per_request).contains(only);
+    let mut doors: Vec<Door> = Door::ALL.into_iter().filter(takes).filter(is_named).collect();
+    if doors.first().is_some_and(|first| *first != Door::Rest2) {
+        doors.insert(0, Door::Rest2);
+    }
+    doors
 }
 
 /// Those of pins: some 500 bytes each, and the only ones that `POST /pin/` takes.
@@ -277,6 +290,16 @@ mod tests {
                 assert_eq!(n_listed as u64, n_per_request, "{door:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_choice_of_doors_keeps_what_they_are_compared_with() {
+        assert_eq!(doors(500, ""), [Door::Rest2, Door::KinesisJson, Door::KinesisCbor]);
+        assert_eq!(doors(1, "").len(), Door::ALL.len());
+        assert_eq!(doors(10, "v3"), [Door::Rest2, Door::Batch3]);
+        assert_eq!(doors(100, "v3"), [Door::Rest2, Door::Stream3]);
+        assert_eq!(doors(1, "v2"), [Door::Rest2]);
+        assert_eq!(doors(500, "gateway"), []);
     }
 
     #[test]

@@ -40,7 +40,19 @@ impl<'a> Compactor<'a> {
         Self { body, max_depth, rewritten: BytesMut::new() }
     }
 
-    /// `raw` must be a part of the body and one valid JSON value.
+    /// What a string says, None of anything else; `raw` must be a part of the body and one valid JSON value.
+    pub(super) fn text(&self, raw: &str) -> Option<Bytes> {
+        if !raw.starts_with('"') {
+            return None;
+        }
+        let Text(text) = serde_json::from_str(raw).ok()?;
+        Some(match text {
+            Cow::Borrowed(text) => self.body.slice_ref(text.as_bytes()),
+            Cow::Owned(text) => text.into(),
+        })
+    }
+
+    /// Of `raw` the same is asked.
     pub(super) fn compact(&mut self, raw: &str) -> Result<Bytes, TooDeep> {
         // A value never grows, so the rest of the body is room enough for all that follow.
         let room = self.body.len() - (raw.as_ptr() as usize - self.body.as_ptr() as usize);
@@ -76,6 +88,32 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
             }
         }
         deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
+
+/// A string, borrowed unless it is written with escapes.
+pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(TextVisitor)
     }
 }
 
@@ -202,7 +240,7 @@ impl Rewrite<'_> {
 
 /// How many bytes at least come before the next quote or backslash: most of a record is text,
 /// and eight bytes at a time make this pass a third shorter.
-fn plain_len(text: &[u8]) -> usize {
+pub(super) fn plain_len(text: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const HIGH_BITS: u64 = ONES << 7;
     // The high bit of the first byte that equals `byte`; those of later bytes mean nothing.
@@ -323,6 +361,24 @@ mod tests {
             ("null", None),
         ] {
             assert_eq!(serde_json::from_str(text).ok().map(|Whole(n)| n), read, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_string_says_what_stands_in_it_and_is_copied_only_for_its_escapes() {
+        for (sent, text, is_copied) in [
+            ("\"é b\"", Some("é b"), false),
+            ("\"\"", Some(""), false),
+            (r#""a\/\u0041\n""#, Some("a/A\n"), true),
+            (r#""\ud800""#, None, false),
+            ("1", None, false),
+            ("{\"a\":\"b\"}", None, false),
+        ] {
+            let body = Bytes::from(sent);
+            let read = Compactor::new(&body, 8).text(sent);
+            assert_eq!(read.as_deref(), text.map(str::as_bytes), "{sent}");
+            let is_slice = |text: &Bytes| text.is_empty() || body.as_ptr_range().contains(&text.as_ptr());
+            assert_eq!(read.is_some_and(|text| !is_slice(&text)), is_copied, "{sent}");
         }
     }
 

@@ -42,7 +42,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, 
 use model::Timestamp;
 use uuid::Uuid;
 
-pub(super) use self::service::Kinesis;
 use self::{
     auth::Audited,
     error::KinesisError,
@@ -50,6 +49,10 @@ use self::{
     names::Caller,
     value::Value,
     writer::{Format, Writer, written},
+};
+pub(super) use self::{
+    put_body::{Data, Entries, Entry, MAX_ENTRIES, PutBody},
+    service::Kinesis,
 };
 use super::{
     Doors, Permit,
@@ -109,6 +112,24 @@ fn is_for_kinesis(request: &Request) -> bool {
 
 pub(super) fn routes() -> Router<Arc<Doors>> {
     Router::new().route(PATH, any(take))
+}
+
+/// What somebody asks for who does not speak the protocol itself.
+pub(super) enum Call<'b> {
+    PutRecord(PutBody<'b>),
+    PutRecords(PutBody<'b>),
+    /// Another action, and its body in JSON.
+    Other(&'static str, String),
+}
+
+impl Call<'_> {
+    pub(super) fn action(&self) -> &'static str {
+        match self {
+            Self::PutRecord(_) => "PutRecord",
+            Self::PutRecords(_) => "PutRecords",
+            Self::Other(action, _) => action,
+        }
+    }
 }
 
 /// A request whose members are looked at one by one.
@@ -275,18 +296,25 @@ impl Doors {
         reply
     }
 
-    /// The answer to a call in JSON that did not come by the protocol itself; who calls is known.
+    /// The answer, in JSON, to a call whose parts lie in `body`; who calls is known.
     pub(super) async fn call_kinesis(
         self: &Arc<Self>,
         who: crate::auth::Caller,
-        action: &str,
-        body: Bytes,
+        call: Call<'_>,
+        body: &Bytes,
         mut permit: Permit,
         once: Option<&Once>,
     ) -> Response {
-        let caller = Caller::new(who, Action::of_kinesis(action));
+        let caller = Caller::new(who, Action::of_kinesis(call.action()));
+        let reply = match call {
+            Call::PutRecord(put) => self.put_record(&caller, Format::Json, body, &put, &mut permit, once).await,
+            Call::PutRecords(put) => self.put_records(&caller, Format::Json, body, &put, &mut permit, once).await,
+            Call::Other(action, body) => {
+                self.perform(caller, Format::Json, action, &body.into(), &mut permit, once).await
+            }
+        };
         let media_type = HeaderValue::from_static("application/json");
-        match self.perform(caller, Format::Json, action, &body, &mut permit, once).await {
+        match reply {
             Ok(reply) => reply.into_response(media_type),
             Err(error) => {
                 let mut response = refused(self, Refusal::Exception(Format::Json, error));
@@ -308,8 +336,14 @@ impl Doors {
         once: Option<&Once>,
     ) -> Result<Reply, KinesisError> {
         match action {
-            "PutRecord" => return self.put_record(&caller, format, body, permit, once).await,
-            "PutRecords" => return self.put_records(&caller, format, body, permit, once).await,
+            "PutRecord" => {
+                let put = PutBody::parse(format, body)?;
+                return self.put_record(&caller, format, body, &put, permit, once).await;
+            }
+            "PutRecords" => {
+                let put = PutBody::parse(format, body)?;
+                return self.put_records(&caller, format, body, &put, permit, once).await;
+            }
             _ => {}
         }
         if body.len() > MAX_TREE_BYTES {

@@ -18,9 +18,10 @@ use model::Timestamp;
 use super::{
     Doors,
     idempotency::{Door, Once},
+    kinesis::Call,
 };
 use crate::{auth::Caller, error::KafkaError, gateway};
-use templates::{Call, Unreadable};
+use templates::Unreadable;
 
 type Stream = Result<Path<String>, PathRejection>;
 
@@ -90,7 +91,7 @@ impl Doors {
         self: &Arc<Self>,
         stream: Option<Stream>,
         request: Request,
-        map: impl FnOnce(&str, &Bytes) -> Result<Call, Unreadable>,
+        map: impl for<'b> FnOnce(&'b str, &'b Bytes) -> Result<Call<'b>, Unreadable>,
     ) -> Response {
         let stream = match stream.transpose() {
             Ok(stream) => stream.map(|Path(stream)| stream).unwrap_or_default(),
@@ -106,6 +107,10 @@ impl Doors {
             Ok(body) => body.into_parts(),
             Err(error) => return self.refuse(&error),
         };
+        // What has to be written anew is no longer than it was.
+        if !permit.grow(body.len()) {
+            return self.refuse(&KafkaError::overloaded());
+        }
         let call = match map(&stream, &body) {
             Ok(call) => call,
             Err(Unreadable(text)) => {
@@ -113,10 +118,6 @@ impl Doors {
                 return gateway::message(StatusCode::BAD_REQUEST, BAD_REQUEST, &text);
             }
         };
-        // Base64 is longer than what it stands for.
-        if !permit.grow(call.body.len().saturating_sub(body.len())) {
-            return self.refuse(&KafkaError::overloaded());
-        }
         let caller = Caller::of(&head.extensions, &self.services.auth);
         // The permission for the stream in the path was asked for before; what else a body names, such as
         // an iterator, the door itself looks at.
@@ -124,7 +125,7 @@ impl Doors {
             Ok(once) => once,
             Err(error) => return self.refuse(&error),
         };
-        self.call_kinesis(caller, call.action, call.body.into(), permit, once.as_ref()).await
+        self.call_kinesis(caller, call, &body, permit, once.as_ref()).await
     }
 
     fn refuse(&self, error: &KafkaError) -> Response {

@@ -70,6 +70,16 @@ impl TestLog {
         self.gate.add_permits(Semaphore::MAX_PERMITS / 2);
     }
 
+    /// Lets one append through.
+    pub(crate) fn let_one_through(&self) {
+        self.gate.add_permits(1);
+    }
+
+    /// Appends that came to the gate, and that no test waited for.
+    pub(crate) fn n_arrived(&self) -> usize {
+        self.arrived.available_permits()
+    }
+
     /// Returns when one more append stands at the gate.
     pub(crate) async fn append_at_gate(&self) {
         timeout(PATIENCE, self.arrived.acquire()).await.expect("an append comes").unwrap().forget();

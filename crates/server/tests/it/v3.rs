@@ -1,6 +1,6 @@
 //! Version 3 of the Kafka REST door: the cluster as objects, and records in a stream.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::body::Body;
 use event_log::MemoryLog;
@@ -9,7 +9,7 @@ use model::EventLog;
 use serde_json::{Value, json};
 
 use crate::{
-    harness::Server,
+    harness::{Server, TestLog},
     node::{Node, Said, append, create, partition},
 };
 
@@ -234,6 +234,89 @@ async fn a_group_shows_how_far_it_is_behind() {
     is(&node.get(&format!("{groups}/h")).await, 404, 404, "Consumer group h cannot be found.");
 }
 
+/// The links in an object and in all that it has.
+fn links(value: &Value) -> Vec<String> {
+    match value {
+        Value::Object(members) => {
+            let of_member = |(name, value): (&String, &Value)| match (name.as_str(), value) {
+                ("self" | "related", Value::String(link)) => vec![link.clone()],
+                (_, value) => links(value),
+            };
+            members.iter().flat_map(of_member).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(links).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn every_link_leads_to_what_it_names() {
+    let (log, cluster) = log_with("a", 2).await;
+    let node = Node::on(&log, |_| {});
+    node.post("/consumers/g", r#"{"name":"c"}"#).await;
+    node.post("/consumers/g/instances/c/subscription", r#"{"topics":["a"]}"#).await;
+    let offset = |p: u32| json!({ "topic": "a", "partition": p, "offset": 0 });
+    let committed = json!({ "offsets": [offset(0), offset(1)] });
+    append(&*log, "a", 0, &["1"]).await;
+    append(&*log, "a", 1, &["1"]).await;
+    assert_eq!(node.post("/consumers/g/instances/c/offsets", &committed.to_string()).await.status, 200);
+
+    let (mut seen, mut to_see) = (BTreeSet::new(), vec!["/v3/clusters".to_owned()]);
+    while let Some(path) = to_see.pop() {
+        if !seen.insert(path.clone()) {
+            continue;
+        }
+        let said = node.get(&path).await;
+        if let Some(p) = path.strip_suffix("/reassignment").filter(|rest| !rest.ends_with('-')) {
+            let p = p.rsplit('/').next().unwrap();
+            is(&said, 404, 404, &format!("Reassignment of partition {p} of topic a cannot be found."));
+            continue;
+        }
+        assert_eq!((said.status, said.media_type.as_str()), (200, PLAIN), "{path}: {said:?}");
+        let object = said.json();
+        assert_eq!(object["metadata"]["self"], format!("http://localhost:8082{path}"));
+        to_see.extend(links(&object).iter().map(|link| link.replace("http://localhost:8082", "")));
+    }
+    let at = |path: &str| format!("{cluster}{path}");
+    for path in [
+        "/acls",
+        "/broker-configs",
+        "/brokers/1",
+        "/topics/-/partitions/-/reassignment",
+        "/topics/a/partitions/-/reassignment",
+        "/topics/a/partitions/1/replicas/1",
+        "/consumer-groups/g/consumers/c/assignments/a/partitions/0",
+        "/consumer-groups/g/lags/a/partitions/1",
+        "/consumer-groups/g/lag-summary",
+    ] {
+        assert!(seen.contains(&at(path)), "nothing leads to {path}");
+    }
+    let replica = node.get(&at("/topics/a/partitions/1/replicas")).await.json()["data"][0].clone();
+    assert_eq!(
+        (&replica["broker_id"], &replica["is_leader"], &replica["is_in_sync"]),
+        (&json!(1), &json!(true), &json!(true))
+    );
+    let assigned = node.get(&at("/consumer-groups/g/consumers/c/assignments")).await.json();
+    assert_eq!((assigned["data"].as_array().unwrap().len(), &assigned["data"][1]["partition_id"]), (2, &json!(1)));
+    for (path, code, message) in [
+        ("/brokers/2", 404, "Broker 2 cannot be found."),
+        ("/topics/a/partitions/0/replicas/2", 404, "Replica 2 cannot be found."),
+        ("/topics/a/partitions/2/replicas", 40402, "Partition not found."),
+        ("/topics/b/partitions/-/reassignment", 40403, "This server does not host this topic-partition."),
+        ("/consumer-groups/h/consumers/c", 404, "Consumer group h cannot be found."),
+        ("/consumer-groups/g/consumers/d", 404, "Consumer d cannot be found."),
+        ("/consumer-groups/g/consumers/d/assignments", 404, "Consumer d cannot be found."),
+        (
+            "/consumer-groups/g/consumers/c/assignments/a/partitions/2",
+            404,
+            "Assignment of partition 2 of topic a cannot be found.",
+        ),
+        ("/consumer-groups/g/lags/b/partitions/0", 404, "Consumer lag of partition 0 of topic b cannot be found."),
+    ] {
+        is(&node.get(&at(path)).await, 404, code, message);
+    }
+}
+
 /// The receipts of a stream.
 fn receipts(said: &Said) -> Vec<Value> {
     assert_eq!((said.status, said.media_type.as_str()), (200, PLAIN), "{said:?}");
@@ -342,19 +425,29 @@ async fn what_is_wrong_in_a_stream_is_told_in_its_place() {
     assert_eq!(node.ask("POST", &records, &[("content-type", "text/plain")], ok).await.status, 415);
 }
 
+/// The log of the harness, as version 3 calls it.
+const NO_CLUSTER: &str = "/v3/clusters/00000000-0000-0000-0000-000000000000";
+const OBJECT: &str = r#"{"value":{"type":"JSON","data":1}}"#;
+
+/// The head of a stream to topic `a`, whose body `framing` announces.
+fn stream_head(framing: &str) -> String {
+    format!(
+        "POST {NO_CLUSTER}/topics/a/records HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         {framing}\r\n\r\n"
+    )
+}
+
+fn chunk(text: &str) -> String {
+    format!("{:x}\r\n{text}\r\n", text.len())
+}
+
 #[tokio::test]
 async fn receipts_come_while_the_stream_goes_on() {
     let server = Server::start().await;
     server.log.with_topic("a", 1);
     let mut client = server.connect().await;
-    let path = "/v3/clusters/00000000-0000-0000-0000-000000000000/topics/a/records";
-    client
-        .send(format!(
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-        ))
-        .await;
-    let object = r#"{"value":{"type":"JSON","data":1}}"#;
-    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
+    client.send(stream_head("Transfer-Encoding: chunked")).await;
+    let object = OBJECT;
     client.send(chunk(object)).await;
     assert_eq!(client.head().await.status, 200);
     client.until("\"offset\":0,").await;
@@ -372,17 +465,106 @@ async fn receipts_come_while_the_stream_goes_on() {
 }
 
 #[tokio::test]
+async fn a_receipt_waits_for_its_own_record_alone() {
+    let server = Server::start().await;
+    server.log.with_topic("a", 1);
+    server.log.close_gate();
+    let mut client = server.connect().await;
+    client.send(stream_head("Transfer-Encoding: chunked") + &chunk(OBJECT)).await;
+    assert_eq!(client.head().await.status, 200);
+    server.log.append_at_gate().await;
+    // Comes while the first is being stored.
+    client.send(chunk(OBJECT)).await;
+    tokio::task::yield_now().await;
+    assert!(client.has_nothing());
+    server.log.let_one_through();
+    client.until("\"offset\":0,").await;
+    client.until("}\r\n\r\n").await;
+    server.log.append_at_gate().await;
+    assert!(client.has_nothing());
+    client.send("0\r\n\r\n").await;
+    server.log.let_one_through();
+    client.until("\"offset\":1,").await;
+    client.until("\r\n0\r\n\r\n").await;
+    assert_eq!((server.log.n_arrived(), server.log.values("a", 0)), (0, vec!["1".to_owned(), "1".to_owned()]));
+}
+
+#[tokio::test]
+async fn what_has_come_together_is_stored_together_and_answered_in_one_piece() {
+    const N_OBJECTS: usize = 600;
+    let server = Server::start().await;
+    server.log.with_topic("a", 2);
+    server.log.close_gate();
+    server.log.open_gate();
+    let object = |n: usize| format!(r#"{{"partition_id":{},"value":{{"type":"JSON","data":"{n:060}"}}}}"#, n % 2);
+    let body: String = (0..N_OBJECTS).map(object).collect();
+    let whole = stream_head(&format!("Content-Length: {}", body.len())) + &body;
+    let chunked = stream_head("Transfer-Encoding: chunked") + &chunk(&body) + "0\r\n\r\n";
+    for (round, request) in [whole, chunked].into_iter().enumerate() {
+        let reply = server.ask(request).await;
+        assert_eq!(reply.status, 200);
+        let told: Vec<Value> = reply.body.lines().map(|receipt| serde_json::from_str(receipt).unwrap()).collect();
+        let places: Vec<_> = told.iter().map(|t| (t["partition_id"].clone(), t["offset"].clone())).collect();
+        let expected = |n: usize| (json!(n % 2), json!(round * N_OBJECTS / 2 + n / 2));
+        assert_eq!(places, (0..N_OBJECTS).map(expected).collect::<Vec<_>>());
+        assert_eq!(server.log.n_arrived(), 2 * (round + 1), "one append to each partition");
+    }
+}
+
+#[tokio::test]
+async fn who_sends_without_a_pause_has_receipts_all_the_same() {
+    let log = TestLog::new();
+    log.with_topic("a", 1);
+    log.close_gate();
+    log.open_gate();
+    let node = Node::on(&log, |_| {});
+    let records = format!("{NO_CLUSTER}/topics/a/records");
+    let pieces = futures::stream::iter(vec![Ok::<_, std::convert::Infallible>(OBJECT); 640]);
+    let said = node.ask("POST", &records, &[("content-type", PLAIN)], Body::from_stream(pieces)).await;
+    assert_eq!((receipts(&said).len(), log.n_arrived()), (640, 10));
+    // Many small objects are not all in memory at once, either.
+    let said = node.ask("POST", &records, &[("content-type", PLAIN)], "{}".repeat(2500)).await;
+    let offsets: Vec<_> = receipts(&said).iter().map(|receipt| receipt["offset"].clone()).collect();
+    assert_eq!(offsets, (640..3140).map(Value::from).collect::<Vec<_>>());
+    assert_eq!(log.n_arrived(), 13);
+}
+
+#[tokio::test]
+async fn what_came_whole_is_stored_though_the_body_breaks_off_behind_it() {
+    let (log, cluster) = log_with("a", 1).await;
+    let node = Node::on(&log, |_| {});
+    let pieces = [Ok(OBJECT), Ok(OBJECT), Err(std::io::Error::other("gone"))];
+    let body = Body::from_stream(futures::stream::iter(pieces));
+    let said = node.ask("POST", &format!("{cluster}/topics/a/records"), &[("content-type", PLAIN)], body).await;
+    let told = receipts(&said);
+    assert_eq!((told.len(), &told[0]["offset"], &told[1]["offset"]), (3, &json!(0), &json!(1)));
+    assert_eq!(told[2], json!({ "error_code": 400, "message": "the request body broke off: gone" }));
+}
+
+#[tokio::test]
+async fn small_objects_are_paid_for_with_what_they_weigh() {
+    let (log, cluster) = log_with("a", 1).await;
+    let node = Node::on(&log, |config| config.ingest.max_inflight_bytes = 100_000);
+    let records = format!("{cluster}/topics/a/records");
+    let full = "too many bytes are in flight (ingest.max_inflight_bytes); nothing was accepted, try again";
+    for (n_objects, n_stored) in [(100, 100), (1000, 0)] {
+        let said = node.ask("POST", &records, &[("content-type", PLAIN)], "{}".repeat(n_objects)).await;
+        let told = receipts(&said);
+        let stored = told.iter().filter(|receipt| receipt["error_code"] == 200).count();
+        assert_eq!(stored, n_stored, "{told:?}");
+        if n_stored == 0 {
+            assert_eq!(told, [json!({ "error_code": 503, "message": full })]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_stream_that_is_too_large_ends_with_its_receipt_and_its_connection() {
     let server = Server::with(|config| config.ingest.max_body_bytes = 1000).await;
     server.log.with_topic("a", 1);
     let mut client = server.connect().await;
-    let path = "/v3/clusters/00000000-0000-0000-0000-000000000000/topics/a/records";
-    let body = format!(r#"{{"value":{{"type":"JSON","data":1}}}}{{"value":"{}"#, "x".repeat(2000));
-    client
-        .send(format!(
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n{body}"
-        ))
-        .await;
+    let body = format!(r#"{OBJECT}{{"value":"{}"#, "x".repeat(2000));
+    client.send(stream_head("Content-Length: 100000") + &body).await;
     assert_eq!(client.head().await.status, 200);
     let rest = client.rest().await;
     assert!(rest.contains("\"offset\":0,") && rest.contains("\"error_code\":413"), "{rest}");
@@ -444,13 +626,7 @@ async fn a_stream_and_a_read_that_wait_end_when_the_server_stops() {
     let server = Server::start().await;
     server.log.with_topic("a", 1);
     let mut client = server.connect().await;
-    let path = "/v3/clusters/00000000-0000-0000-0000-000000000000/topics/a/records";
-    let object = r#"{"value":{"type":"JSON","data":1}}"#;
-    client
-        .send(format!(
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{object}"
-        ))
-        .await;
+    client.send(stream_head("Content-Length: 1000") + OBJECT).await;
     client.until("\"offset\":0,").await;
     server.stop.cancel();
     client.until(r#"{"error_code":503,"message":"the server is stopping; nothing more is stored"}"#).await;

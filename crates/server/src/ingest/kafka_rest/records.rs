@@ -4,7 +4,7 @@
 //! body (`ingest::json`). Unknown fields are errors, as with Confluent's proxy; so a body
 //! without envelope is recognised for what it is.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use crate::{
     ingest::{
         append::Addressed,
         idempotency,
-        json::{Compactor, Object, Whole, shortened},
+        json::{Compactor, Object, Text, Whole, shortened},
     },
 };
 
@@ -150,7 +150,7 @@ impl<'de> Visitor<'de> for EnvelopeSeed<'_, '_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
         let mut records = None;
         let (mut has_key_schema, mut has_value_schema) = (false, false);
-        while let Some(Name(name)) = map.next_key()? {
+        while let Some(Text(name)) = map.next_key()? {
             match &*name {
                 "records" if records.is_some() => return Err(A::Error::duplicate_field("records")),
                 "records" => {
@@ -235,7 +235,7 @@ impl<'de> Visitor<'de> for RecordSeed<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawRecord<'de>, A::Error> {
         let mut record = RawRecord::default();
-        while let Some(Name(name)) = map.next_key()? {
+        while let Some(Text(name)) = map.next_key()? {
             match &*name {
                 "key" => record.key = map.next_value()?,
                 "value" => record.value = map.next_value()?,
@@ -250,31 +250,6 @@ impl<'de> Visitor<'de> for RecordSeed<'_, '_> {
             }
         }
         Ok(record)
-    }
-}
-
-/// A field's name, borrowed unless it is written with escapes.
-struct Name<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Name<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NameVisitor;
-        impl<'de> Visitor<'de> for NameVisitor {
-            type Value = Name<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the name of a field")
-            }
-
-            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Borrowed(name)))
-            }
-
-            fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Owned(name.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(NameVisitor)
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     hash::HashKey,
     limits::Rates,
     names::{Caller, Resource, ShardId},
-    put_body::{Data, Entry, MAX_ENTRIES, PutBody, Text},
+    put_body::{Data, Entry, MAX_ENTRIES, PutBody},
     sequence::SequenceNumber,
     service::{Held, no_stream},
     stream::Stream,
@@ -26,6 +26,7 @@ use crate::{
         Doors, Permit,
         append::{Addressed, Appended},
         idempotency::{Once, Request},
+        json::{Text, shortened},
     },
 };
 
@@ -57,12 +58,12 @@ impl Doors {
         caller: &Caller,
         format: Format,
         body: &Bytes,
+        put: &PutBody<'_>,
         permit: &mut Permit,
         once: Option<&Once>,
     ) -> Result<Reply, KinesisError> {
-        let put = PutBody::parse(format, body)?;
         let mut faults = Faults::default();
-        let name = stream_name(&put, &mut faults);
+        let name = stream_name(put, &mut faults);
         check_entry(&put.record, None, &mut faults);
         if let Some(Text(ordering)) = &put.ordering {
             faults.check_text("sequenceNumberForOrdering", ordering, &SEQUENCE_NUMBER);
@@ -96,12 +97,12 @@ impl Doors {
         caller: &Caller,
         format: Format,
         body: &Bytes,
+        put: &PutBody<'_>,
         permit: &mut Permit,
         once: Option<&Once>,
     ) -> Result<Reply, KinesisError> {
-        let put = PutBody::parse(format, body)?;
         let mut faults = Faults::default();
-        let name = stream_name(&put, &mut faults);
+        let name = stream_name(put, &mut faults);
         let entries = match &put.records {
             None => {
                 faults.missing("records");
@@ -333,8 +334,8 @@ fn at(place: Option<usize>, member: &str) -> String {
     place.map_or(member.to_owned(), |i| format!("records.{}.member.{member}", i + 1))
 }
 
-/// The records as they will be stored: keys are slices of the body, data slices of it or of one
-/// buffer that they share.
+/// The records as they will be stored: keys are slices of the body that they came in, data slices of it
+/// or of one buffer that they share.
 fn decode(
     body: &Bytes,
     entries: &[Entry<'_>],
@@ -365,6 +366,7 @@ fn decode(
             Some(Data::Base64(_)) => decoded.slice(start..end),
             Some(Data::Bytes(Cow::Borrowed(bytes))) => body.slice_ref(bytes),
             Some(Data::Bytes(Cow::Owned(bytes))) => Bytes::copy_from_slice(bytes),
+            Some(Data::Kept(bytes)) => bytes.clone(),
             None => Bytes::new(),
         };
         start = end;
@@ -398,7 +400,7 @@ fn decode(
 }
 
 fn not_a_blob(text: &str, error: &DecodeSliceError) -> KinesisError {
-    let text = crate::ingest::json::shortened(text);
+    let text = shortened(text);
     KinesisError::serialization(format!("'{text}' can not be converted to a Blob: {error}"))
 }
 

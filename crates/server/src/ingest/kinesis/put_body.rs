@@ -3,6 +3,7 @@
 
 use std::{borrow::Cow, fmt};
 
+use bytes::Bytes;
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -13,41 +14,41 @@ use super::{
     error::KinesisError,
     writer::Format,
 };
+use crate::ingest::json::Text;
 
 /// Further ones are counted, and not kept.
-pub(super) const MAX_ENTRIES: usize = 500;
+pub(in crate::ingest) const MAX_ENTRIES: usize = 500;
 
 /// Members of both requests; those of one alone are absent in the other.
 #[derive(Default)]
-pub(super) struct PutBody<'b> {
-    pub(super) stream_name: Option<Text<'b>>,
-    pub(super) stream_arn: Option<Text<'b>>,
-    pub(super) records: Option<Entries<'b>>,
-    pub(super) ordering: Option<Text<'b>>,
+pub(in crate::ingest) struct PutBody<'b> {
+    pub(in crate::ingest) stream_name: Option<Text<'b>>,
+    pub(in crate::ingest) stream_arn: Option<Text<'b>>,
+    pub(in crate::ingest) records: Option<Entries<'b>>,
+    pub(in crate::ingest) ordering: Option<Text<'b>>,
     /// PutRecord's own.
-    pub(super) record: Entry<'b>,
+    pub(in crate::ingest) record: Entry<'b>,
 }
 
 #[derive(Default)]
-pub(super) struct Entry<'b> {
-    pub(super) data: Option<Data<'b>>,
-    pub(super) partition_key: Option<Text<'b>>,
-    pub(super) explicit_hash_key: Option<Text<'b>>,
+pub(in crate::ingest) struct Entry<'b> {
+    pub(in crate::ingest) data: Option<Data<'b>>,
+    pub(in crate::ingest) partition_key: Option<Text<'b>>,
+    pub(in crate::ingest) explicit_hash_key: Option<Text<'b>>,
 }
 
 #[derive(Default)]
-pub(super) struct Entries<'b> {
-    pub(super) kept: Vec<Entry<'b>>,
-    pub(super) n: usize,
+pub(in crate::ingest) struct Entries<'b> {
+    pub(in crate::ingest) kept: Vec<Entry<'b>>,
+    pub(in crate::ingest) n: usize,
 }
 
-/// A text, borrowed unless it is written with escapes.
-pub(super) struct Text<'b>(pub(super) Cow<'b, str>);
-
-/// A record's data, not yet decoded.
-pub(super) enum Data<'b> {
+/// A record's data, as it came in.
+pub(in crate::ingest) enum Data<'b> {
     Base64(Cow<'b, str>),
     Bytes(Cow<'b, [u8]>),
+    /// As it is to be kept.
+    Kept(Bytes),
 }
 
 impl Data<'_> {
@@ -56,6 +57,7 @@ impl Data<'_> {
         match self {
             Self::Base64(text) => text.len().div_ceil(4) * 3,
             Self::Bytes(bytes) => bytes.len(),
+            Self::Kept(bytes) => bytes.len(),
         }
     }
 }
@@ -166,28 +168,6 @@ fn data<'b>(reader: &mut Reader<'b>, fault: &mut Option<KinesisError>) -> Result
         }
     }
     Ok(None)
-}
-
-impl<'de: 'b, 'b> Deserialize<'de> for Text<'b> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(TextVisitor)
-    }
 }
 
 // By hand, since what serde derives would take lists for maps, too.

@@ -1,12 +1,12 @@
-//! What an API Gateway's mapping templates make of a request: an action of Kinesis and its body.
+//! What an API Gateway's mapping templates make of a request: a call of Kinesis.
 //!
 //! Pure functions. What is missing in a request is empty in the call, and so for Kinesis to refuse, as
 //! with the templates; only what is no JSON at all is refused here. Where a template would write an
-//! object as Java prints maps (`records[].data`), it is written as JSON.
+//! object as Java prints maps (`records[].data`), it is written as JSON. What a template would write as
+//! base64, for Kinesis to read it again, stays what it is.
 
 use std::fmt;
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use serde::{
     Deserialize, Deserializer,
@@ -14,43 +14,34 @@ use serde::{
 };
 use serde_json::{json, value::RawValue};
 
-use crate::ingest::json::{Compactor, Object};
+use crate::ingest::{
+    json::{Compactor, Object, Text},
+    kinesis::{Call, Data, Entries, Entry, MAX_ENTRIES, PutBody},
+};
 
 /// Shards of a stream that is created without saying how many.
 const DEFAULT_SHARDS: u32 = 5;
-/// What one call of `PutRecords` may bring.
-const MAX_RECORDS: usize = 500;
-
-/// One call of the Kinesis API. `body` is JSON.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Call {
-    pub(super) action: &'static str,
-    pub(super) body: String,
-}
-
-impl Call {
-    fn new(action: &'static str, body: &serde_json::Value) -> Self {
-        Self { action, body: body.to_string() }
-    }
-}
-
 /// The request's body cannot be mapped; the text says why.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unreadable(pub(super) String);
 
-pub(super) fn list() -> Call {
-    Call::new("ListStreams", &json!({}))
+fn other(action: &'static str, body: &serde_json::Value) -> Call<'static> {
+    Call::Other(action, body.to_string())
 }
 
-pub(super) fn describe(stream: &str) -> Call {
-    Call::new("DescribeStream", &json!({ "StreamName": stream }))
+pub(super) fn list() -> Call<'static> {
+    other("ListStreams", &json!({}))
 }
 
-pub(super) fn delete(stream: &str) -> Call {
-    Call::new("DeleteStream", &json!({ "StreamName": stream }))
+pub(super) fn describe(stream: &str) -> Call<'static> {
+    other("DescribeStream", &json!({ "StreamName": stream }))
 }
 
-pub(super) fn create(stream: &str, body: &Bytes) -> Result<Call, Unreadable> {
+pub(super) fn delete(stream: &str) -> Call<'static> {
+    other("DeleteStream", &json!({ "StreamName": stream }))
+}
+
+pub(super) fn create<'b>(stream: &'b str, body: &'b Bytes) -> Result<Call<'b>, Unreadable> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
     struct Body {
@@ -65,20 +56,20 @@ pub(super) fn create(stream: &str, body: &Bytes) -> Result<Call, Unreadable> {
         serde_json::Value::String(text) => text.parse::<u32>().map_or(text.into(), Into::into),
         other => other,
     };
-    Ok(Call::new("CreateStream", &json!({ "StreamName": stream, "ShardCount": shards })))
+    Ok(other("CreateStream", &json!({ "StreamName": stream, "ShardCount": shards })))
 }
 
-pub(super) fn shard_iterator(stream: &str, shard: &str) -> Call {
+pub(super) fn shard_iterator(stream: &str, shard: &str) -> Call<'static> {
     let body = json!({ "StreamName": stream, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON" });
-    Call::new("GetShardIterator", &body)
+    other("GetShardIterator", &body)
 }
 
-pub(super) fn get_records(iterator: &str) -> Call {
-    Call::new("GetRecords", &json!({ "ShardIterator": iterator }))
+pub(super) fn get_records(iterator: &str) -> Call<'static> {
+    other("GetRecords", &json!({ "ShardIterator": iterator }))
 }
 
 /// The data is the JSON text of `Data`, so a string keeps its quotes.
-pub(super) fn put_record(stream: &str, body: &Bytes, max_depth: usize) -> Result<Call, Unreadable> {
+pub(super) fn put_record<'b>(stream: &'b str, body: &'b Bytes, max_depth: usize) -> Result<Call<'b>, Unreadable> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Body<'b> {
@@ -88,19 +79,19 @@ pub(super) fn put_record(stream: &str, body: &Bytes, max_depth: usize) -> Result
         partition_key: Option<&'b RawValue>,
     }
     let request: Body<'_> = parse(text_of(body)?)?;
-    let mut compactor = Compactor::new(body, max_depth);
-    let mut out = Out::new("PutRecord", stream, body.len());
-    out.text.push(',');
-    out.data(&match request.data {
-        Some(raw) => compactor.compact(raw.get()).map_err(|e| Unreadable(format!("Data {e}")))?,
+    let data = match request.data {
+        Some(raw) => {
+            let compact = Compactor::new(body, max_depth).compact(raw.get());
+            compact.map_err(|too_deep| Unreadable(format!("Data {too_deep}")))?
+        }
         None => Bytes::new(),
-    });
-    out.key(request.partition_key);
-    Ok(out.end("}"))
+    };
+    let record = entry(data, request.partition_key)?;
+    Ok(Call::PutRecord(PutBody { stream_name: Some(Text(stream.into())), record, ..PutBody::default() }))
 }
 
 /// The data of each record is its string `data` without quotes, or the JSON text of anything else.
-pub(super) fn put_records(stream: &str, body: &Bytes, max_depth: usize) -> Result<Call, Unreadable> {
+pub(super) fn put_records<'b>(stream: &'b str, body: &'b Bytes, max_depth: usize) -> Result<Call<'b>, Unreadable> {
     #[derive(Deserialize)]
     struct Body<'b> {
         #[serde(borrow, default, deserialize_with = "at_most")]
@@ -108,22 +99,30 @@ pub(super) fn put_records(stream: &str, body: &Bytes, max_depth: usize) -> Resul
     }
     let request: Body<'_> = parse(text_of(body)?)?;
     let mut compactor = Compactor::new(body, max_depth);
-    let mut out = Out::new("PutRecords", stream, body.len());
-    out.text.push_str(r#","Records":["#);
-    for (i, Object(element)) in request.records.iter().enumerate() {
-        out.text.push_str(if i > 0 { ",{" } else { "{" });
-        let string = element.data.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
-        out.data(&match (element.data, string) {
-            (_, Some(string)) => string.into(),
-            (Some(raw), None) => {
-                compactor.compact(raw.get()).map_err(|e| Unreadable(format!("records[{i}].data {e}")))?
-            }
-            (None, None) => Bytes::new(),
-        });
-        out.key(element.partition_key);
-        out.text.push('}');
+    let mut kept = Vec::with_capacity(request.records.len());
+    for (i, Object(element)) in request.records.into_iter().enumerate() {
+        let data = match element.data.map(RawValue::get) {
+            Some(raw) => match compactor.text(raw) {
+                Some(text) => text,
+                None => compactor.compact(raw).map_err(|e| Unreadable(format!("records[{i}].data {e}")))?,
+            },
+            None => Bytes::new(),
+        };
+        kept.push(entry(data, element.partition_key)?);
     }
-    Ok(out.end("]}"))
+    let records = Some(Entries { n: kept.len(), kept });
+    Ok(Call::PutRecords(PutBody { stream_name: Some(Text(stream.into())), records, ..PutBody::default() }))
+}
+
+/// The key is a string, or the text of anything else.
+fn entry(data: Bytes, key: Option<&RawValue>) -> Result<Entry<'_>, Unreadable> {
+    let raw = key.map_or("", RawValue::get);
+    let key = if raw.starts_with('"') {
+        serde_json::from_str(raw).map_err(|e| could_not_parse(&e.to_string()))?
+    } else {
+        Text(raw.into())
+    };
+    Ok(Entry { data: Some(Data::Kept(data)), partition_key: Some(key), ..Entry::default() })
 }
 
 #[derive(Deserialize)]
@@ -149,8 +148,8 @@ fn at_most<'b, D: Deserializer<'b>>(deserializer: D) -> Result<Vec<Object<Elemen
         fn visit_seq<A: SeqAccess<'b>>(self, mut sequence: A) -> Result<Vec<Object<Element<'b>>>, A::Error> {
             let mut elements = Vec::new();
             while let Some(element) = sequence.next_element()? {
-                if elements.len() == MAX_RECORDS {
-                    return Err(A::Error::custom(format_args!("records has more than {MAX_RECORDS} elements")));
+                if elements.len() == MAX_ENTRIES {
+                    return Err(A::Error::custom(format_args!("records has more than {MAX_ENTRIES} elements")));
                 }
                 elements.push(element);
             }
@@ -158,42 +157,6 @@ fn at_most<'b, D: Deserializer<'b>>(deserializer: D) -> Result<Vec<Object<Elemen
         }
     }
     deserializer.deserialize_seq(Elements)
-}
-
-/// A call's body as it is written.
-struct Out {
-    action: &'static str,
-    text: String,
-}
-
-impl Out {
-    fn new(action: &'static str, stream: &str, n_bytes: usize) -> Self {
-        let mut text = String::with_capacity(n_bytes / 2 * 3 + 256);
-        text.push_str(r#"{"StreamName":"#);
-        text.push_str(&json!(stream).to_string());
-        Self { action, text }
-    }
-
-    fn data(&mut self, data: &[u8]) {
-        self.text.push_str(r#""Data":""#);
-        BASE64_STANDARD.encode_string(data, &mut self.text);
-        self.text.push('"');
-    }
-
-    /// A string as it is; of anything else its text, as a string.
-    fn key(&mut self, key: Option<&RawValue>) {
-        self.text.push_str(r#","PartitionKey":"#);
-        match key.map(RawValue::get) {
-            None => self.text.push_str("\"\""),
-            Some(raw) if raw.starts_with('"') => self.text.push_str(raw),
-            Some(raw) => self.text.push_str(&json!(raw).to_string()),
-        }
-    }
-
-    fn end(mut self, closing: &str) -> Call {
-        self.text.push_str(closing);
-        Call { action: self.action, body: self.text }
-    }
 }
 
 fn text_of(body: &Bytes) -> Result<&str, Unreadable> {
@@ -217,13 +180,38 @@ mod tests {
 
     const DEPTH: usize = 64;
 
-    fn body(call: Result<Call, Unreadable>) -> Value {
-        serde_json::from_str(&call.expect("a call").body).expect("JSON")
+    fn body(call: Result<Call<'_>, Unreadable>) -> Value {
+        let Ok(Call::Other(_, body)) = call else { panic!("no call of that kind") };
+        serde_json::from_str(&body).expect("JSON")
     }
 
-    fn data(value: &Value) -> String {
-        let bytes = BASE64_STANDARD.decode(value.as_str().expect("a string")).expect("base64");
-        String::from_utf8(bytes).expect("UTF-8")
+    /// The stream, and of each record data and key; a put has nothing else.
+    fn put<'c>(call: &'c Result<Call<'_>, Unreadable>) -> (&'c str, Vec<(&'c str, &'c str)>) {
+        let (put, entries) = match call {
+            Ok(Call::PutRecord(put)) => {
+                assert!(put.records.is_none());
+                (put, std::slice::from_ref(&put.record))
+            }
+            Ok(Call::PutRecords(put)) => {
+                let Some(Entries { kept, n }) = &put.records else { panic!("no records") };
+                assert!(put.record.data.is_none() && put.record.partition_key.is_none());
+                assert_eq!(kept.len(), *n);
+                (put, kept.as_slice())
+            }
+            Ok(Call::Other(..)) => panic!("no put"),
+            Err(Unreadable(text)) => panic!("{text}"),
+        };
+        assert!(put.stream_arn.is_none() && put.ordering.is_none());
+        let entry = |entry: &'c Entry<'_>| {
+            let (Some(Data::Kept(data)), Some(Text(key)), None) =
+                (&entry.data, &entry.partition_key, &entry.explicit_hash_key)
+            else {
+                panic!("data and key, and no more")
+            };
+            (std::str::from_utf8(data).expect("UTF-8"), &**key)
+        };
+        let Some(Text(stream)) = &put.stream_name else { panic!("no stream") };
+        (stream, entries.iter().map(entry).collect())
     }
 
     /// What the public posting scripts send, each in its own way.
@@ -260,13 +248,10 @@ mod tests {
             (r#"{"Data": null}"#.to_owned(), String::new(), ""),
             ("{}".to_owned(), String::new(), ""),
         ] {
-            let call = put_record("streaming-0a3-geo", &request.clone().into(), DEPTH);
-            assert_eq!(call.as_ref().map(|c| c.action), Ok("PutRecord"));
-            let sent = body(call);
-            assert_eq!(sent["StreamName"], "streaming-0a3-geo", "{request}");
-            assert_eq!(data(&sent["Data"]), stored, "{request}");
-            assert_eq!(sent["PartitionKey"], key, "{request}");
-            assert_eq!(sent.as_object().map(serde_json::Map::len), Some(3));
+            let body = request.clone().into();
+            let call = put_record("streaming-0a3-geo", &body, DEPTH);
+            assert_eq!(call.as_ref().map(Call::action).ok(), Some("PutRecord"));
+            assert_eq!(put(&call), ("streaming-0a3-geo", vec![(stored.as_str(), key)]), "{request}");
         }
     }
 
@@ -274,13 +259,12 @@ mod tests {
     fn several_records_have_names_in_lower_case_and_strings_without_quotes() {
         let request = r#"{"records":[{"data":"some data","partition-key":"partition-1"},
             {"data":{"ind": 1},"partition-key":"k\u00e9"},{"data":[1, 2]},{"Data":"ignored","PartitionKey":"ignored"}]}"#;
-        let sent = body(put_records("s", &request.into(), DEPTH));
-        let records = sent["Records"].as_array().expect("records");
-        let all: Vec<(String, &str)> =
-            records.iter().map(|r| (data(&r["Data"]), r["PartitionKey"].as_str().expect("a key"))).collect();
+        let body = request.into();
+        let call = put_records("s", &body, DEPTH);
+        assert_eq!(call.as_ref().map(Call::action).ok(), Some("PutRecords"));
         let expected = [("some data", "partition-1"), (r#"{"ind":1}"#, "ké"), ("[1,2]", ""), ("", "")];
-        assert_eq!(all, expected.map(|(data, key)| (data.to_owned(), key)));
-        assert_eq!(body(put_records("s", &"{}".into(), DEPTH)), json!({ "StreamName": "s", "Records": [] }));
+        assert_eq!(put(&call), ("s", expected.to_vec()));
+        assert_eq!(put(&put_records("s", &"{}".into(), DEPTH)), ("s", vec![]));
     }
 
     #[test]
@@ -312,7 +296,7 @@ mod tests {
             ),
             (get_records("AAA="), "GetRecords", json!({ "ShardIterator": "AAA=" })),
         ] {
-            assert_eq!(call.action, action);
+            assert_eq!(call.action(), action);
             assert_eq!(body(Ok(call)), sent);
         }
     }

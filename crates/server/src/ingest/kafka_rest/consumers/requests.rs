@@ -24,6 +24,12 @@ const MIN_BYTES: std::ops::RangeInclusive<i64> = -1..=10_000_000;
 
 /// The body, an object, or what is wrong with which field.
 pub(in crate::ingest::kafka_rest) fn parse<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, KafkaError> {
+    // To know the way to every field costs more than to read it.
+    let parsed: Result<Object<T>, _> = serde_json::from_slice(body);
+    parsed.map(|Object(parsed)| parsed).or_else(|_| parse_knowing_where(body))
+}
+
+fn parse_knowing_where<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, KafkaError> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let Object(parsed) = serde_path_to_error::deserialize(&mut json).map_err(|e| {
         let path = e.path().to_string();

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use super::{
     PLAIN_JSON,
-    entry::{self, Entry, Receipt, write_failure},
+    entry::{self, Entry, RECEIPT_BYTES, Receipt, Receipts, write_failure},
     said,
 };
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
     ingest::{
         Doors,
         idempotency::{Door, Once},
+        json::Text,
         kafka_rest::{consumers::parse, json_response},
         topics::Topic,
     },
@@ -59,49 +60,57 @@ struct BatchRequest<'a> {
 #[derive(Deserialize)]
 struct Named<'a> {
     #[serde(borrow, default)]
-    id: Option<Cow<'a, str>>,
+    id: Option<Text<'a>>,
 }
 
 fn batch_error(message: impl Into<Cow<'static, str>>) -> KafkaError {
     KafkaError::unprocessable(42208, message)
 }
 
-/// The names of the entries, each once.
-fn ids(entries: &[&RawValue], limit: usize) -> Result<Vec<String>, KafkaError> {
-    match entries.len() {
-        0 => return Err(batch_error("Empty batch")),
+fn check_count(n_entries: usize, limit: usize) -> Result<(), KafkaError> {
+    match n_entries {
+        0 => Err(batch_error("Empty batch")),
         n if n > limit => {
             let message = format!("Too many entries in batch: {n}, {limit} are allowed (ingest.max_batch_entries)");
-            return Err(batch_error(message));
+            Err(batch_error(message))
         }
-        _ => {}
+        _ => Ok(()),
     }
+}
+
+/// The names of the entries, each once.
+fn ids<'o>(
+    objects: &'o [Bytes],
+    entries: &mut [Result<Entry<'o>, KafkaError>],
+) -> Result<Vec<Cow<'o, str>>, KafkaError> {
     let mut ids = Vec::with_capacity(entries.len());
-    for (i, raw) in entries.iter().enumerate() {
-        let named: Result<Named<'_>, _> = serde_json::from_str(raw.get());
-        let id = named.ok().and_then(|named| named.id).unwrap_or_default();
+    for (i, (object, entry)) in objects.iter().zip(entries).enumerate() {
+        let id = match entry {
+            Ok(entry) => entry.id.take(),
+            Err(_) => serde_json::from_slice(object).ok().and_then(|Named { id }| id).map(|Text(id)| id),
+        };
+        let id = id.unwrap_or_default();
         if !(1..=MAX_ID_CHARS).contains(&id.chars().count()) {
             let message = format!("Invalid identifier: entries[{i}].id must have 1 to {MAX_ID_CHARS} characters");
             return Err(batch_error(message));
         }
-        ids.push(id.into_owned());
+        ids.push(id);
     }
-    let distinct: HashSet<&String> = ids.iter().collect();
+    let distinct: HashSet<&str> = ids.iter().map(|id| &**id).collect();
     if distinct.len() < ids.len() { Err(batch_error("Non-distinct identifiers")) } else { Ok(ids) }
 }
 
 /// What became of an entry.
 pub(super) enum Receipted<'e> {
-    Stored(&'e Receipt, u32, Offset),
-    NotStored(Option<&'e Receipt>, &'e KafkaError),
+    Stored(&'e Receipt, (u32, Offset)),
+    NotStored(&'e KafkaError),
 }
 
 impl Receipted<'_> {
-    pub(super) fn write(&self, out: &mut String, cluster: &str, topic: &Topic) {
+    pub(super) fn write(&self, out: &mut String, receipts: &mut Receipts, id: Option<&str>) {
         match self {
-            Self::Stored(receipt, partition, offset) => receipt.write(out, cluster, &topic.name, *partition, *offset),
-            Self::NotStored(Some(receipt), error) => receipt.write_failure(out, error),
-            Self::NotStored(None, error) => write_failure(out, None, error),
+            Self::Stored(receipt, place) => receipts.write(out, id, receipt, *place),
+            Self::NotStored(error) => write_failure(out, id, error),
         }
     }
 }
@@ -119,19 +128,19 @@ impl Doors {
     pub(super) async fn store_entries(
         &self,
         topic: &Topic,
-        entries: Vec<Result<Entry, KafkaError>>,
+        entries: Vec<Result<Entry<'_>, KafkaError>>,
         once: Option<&Once>,
         mut tell: impl FnMut(usize, Receipted<'_>),
     ) -> Result<(), KafkaError> {
         let mut records = Vec::with_capacity(entries.len());
-        let has_partition = |entry: Entry| match entry.addressed.partition {
-            Some(partition) if partition >= topic.n_partitions => Err(KafkaError::partition_not_found()),
-            _ => Ok(entry),
-        };
         let mut receipts: Vec<Result<Receipt, KafkaError>> = entries
             .into_iter()
             .map(|entry| {
-                let (addressed, receipt) = entry.and_then(has_partition)?.split();
+                let entry = entry?;
+                if entry.addressed.partition.is_some_and(|partition| partition >= topic.n_partitions) {
+                    return Err(KafkaError::partition_not_found());
+                }
+                let (addressed, receipt) = entry.split();
                 records.push(addressed);
                 Ok(receipt)
             })
@@ -139,7 +148,7 @@ impl Doors {
         if records.is_empty() {
             for (i, receipt) in receipts.iter().enumerate() {
                 let Err(error) = receipt else { continue };
-                tell(i, Receipted::NotStored(None, error));
+                tell(i, Receipted::NotStored(error));
             }
             return Ok(());
         }
@@ -157,16 +166,16 @@ impl Doors {
             let receipt = match receipt {
                 Ok(receipt) => receipt,
                 Err(error) => {
-                    tell(i, Receipted::NotStored(None, error));
+                    tell(i, Receipted::NotStored(error));
                     continue;
                 }
             };
             let outcome = outcomes.as_mut().and_then(Iterator::next);
             match (outcome, &stored) {
-                (Some(Ok((partition, offset))), _) => tell(i, Receipted::Stored(receipt, partition, offset)),
-                (Some(Err(error)), _) => tell(i, Receipted::NotStored(Some(receipt), &KafkaError::of_log(error))),
-                (None, Err(error)) => tell(i, Receipted::NotStored(Some(receipt), error)),
-                (None, Ok(_)) => tell(i, Receipted::NotStored(Some(receipt), &KafkaError::internal())),
+                (Some(Ok(place)), _) => tell(i, Receipted::Stored(receipt, place)),
+                (Some(Err(error)), _) => tell(i, Receipted::NotStored(&KafkaError::of_log(error))),
+                (None, Err(error)) => tell(i, Receipted::NotStored(error)),
+                (None, Ok(_)) => tell(i, Receipted::NotStored(&KafkaError::internal())),
             }
         }
         Ok(())
@@ -179,27 +188,24 @@ impl Doors {
     ) -> Result<String, KafkaError> {
         let Path((cluster, topic)) = path.map_err(|_| KafkaError::not_found())?;
         let (head, body) = self.plain_body(request).await?;
-        let cluster = self.cluster(&cluster, self.base(&head)).await?;
+        self.check_cluster(&cluster).await?;
         let config = &self.services.config.ingest;
         let asked: BatchRequest<'_> = parse(&body)?;
-        let ids = ids(&asked.entries, config.max_batch_entries)?;
-        let topic = self.topic_to_fill(&topic).await?;
+        check_count(asked.entries.len(), config.max_batch_entries)?;
         let once = Once::of(&head.headers, Door::Kafka, Timestamp::now())?;
         let now = once.as_ref().map_or_else(Timestamp::now, Once::now);
-        let object = |raw: &&RawValue| body.slice_ref(raw.get().as_bytes());
-        let objects: Vec<Bytes> = asked.entries.iter().map(object).collect();
-        let entries = objects.iter().map(|object| entry::read(object, true, config, now)).collect();
-        let (mut successes, mut failures) = (String::new(), String::new());
+        let objects: Vec<Bytes> = asked.entries.iter().map(|raw| body.slice_ref(raw.get().as_bytes())).collect();
+        let mut entries: Vec<_> = objects.iter().map(|object| entry::read(object, true, config, now)).collect();
+        let ids = ids(&objects, &mut entries)?;
+        let topic = self.topic_to_fill(&topic).await?;
+        let (mut successes, mut failures) = (String::with_capacity(entries.len() * RECEIPT_BYTES), String::new());
+        let mut receipts = Receipts::new(&cluster, &topic.name);
         self.store_entries(&topic, entries, once.as_ref(), |i, receipt| {
             let out = if matches!(receipt, Receipted::Stored(..)) { &mut successes } else { &mut failures };
             if !out.is_empty() {
                 out.push(',');
             }
-            match receipt {
-                // Its name was read, whatever else could not be.
-                Receipted::NotStored(None, error) => write_failure(out, Some(&ids[i]), error),
-                receipt => receipt.write(out, &cluster.id, &topic),
-            }
+            receipt.write(out, &mut receipts, Some(&ids[i]));
         })
         .await?;
         let mut answer = String::with_capacity(successes.len() + failures.len() + 40);

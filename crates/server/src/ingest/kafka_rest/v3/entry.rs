@@ -12,7 +12,7 @@ use crate::{
     error::KafkaError,
     ingest::{
         append::Addressed,
-        json::{Compactor, Object, Whole, shortened},
+        json::{Compactor, Object, Text, Whole, shortened},
         kafka_rest::{
             consumers::parse,
             records::{base64, headers, timestamp_of},
@@ -20,11 +20,14 @@ use crate::{
     },
 };
 
+/// About as long as one receipt.
+pub(super) const RECEIPT_BYTES: usize = 256;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawEntry<'a> {
     #[serde(borrow, default)]
-    id: Option<Cow<'a, str>>,
+    id: Option<Text<'a>>,
     partition_id: Option<Whole>,
     #[serde(borrow, default)]
     headers: Option<&'a RawValue>,
@@ -40,7 +43,7 @@ struct RawEntry<'a> {
 #[serde(deny_unknown_fields)]
 struct RawData<'a> {
     #[serde(rename = "type", borrow, default)]
-    kind: Option<Cow<'a, str>>,
+    kind: Option<Text<'a>>,
     #[serde(borrow, default)]
     data: Option<&'a RawValue>,
     #[serde(default, rename = "subject")]
@@ -56,8 +59,9 @@ struct RawData<'a> {
 }
 
 /// A record, and what its receipt says of it.
-pub(super) struct Entry {
-    pub(super) id: Option<String>,
+pub(super) struct Entry<'o> {
+    /// What a batch calls it.
+    pub(super) id: Option<Cow<'o, str>>,
     pub(super) addressed: Addressed,
     key: Option<(Kind, usize)>,
     value: Option<(Kind, usize)>,
@@ -71,6 +75,8 @@ enum Kind {
 }
 
 impl Kind {
+    const ALL: [Self; 3] = [Self::Binary, Self::Json, Self::String];
+
     fn name(self) -> &'static str {
         match self {
             Self::Binary => "BINARY",
@@ -80,18 +86,13 @@ impl Kind {
     }
 
     fn of(name: &str) -> Result<Self, KafkaError> {
-        match name.to_ascii_uppercase().as_str() {
-            "BINARY" => Ok(Self::Binary),
-            "JSON" => Ok(Self::Json),
-            "STRING" => Ok(Self::String),
-            schema @ ("AVRO" | "JSONSCHEMA" | "PROTOBUF") => {
-                Err(needs_schema(&format!("so it does not take the type {schema}")))
-            }
-            _ => {
-                let name = shortened(name);
-                Err(KafkaError::bad_request(format!("type {name} is none of BINARY, JSON, STRING")))
-            }
+        if let Some(kind) = Self::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name)) {
+            return Ok(kind);
         }
+        Err(match ["AVRO", "JSONSCHEMA", "PROTOBUF"].into_iter().find(|schema| schema.eq_ignore_ascii_case(name)) {
+            Some(schema) => needs_schema(&format!("so it does not take the type {schema}")),
+            None => KafkaError::bad_request(format!("type {} is none of BINARY, JSON, STRING", shortened(name))),
+        })
     }
 }
 
@@ -104,12 +105,12 @@ fn needs_schema(what: &str) -> KafkaError {
 }
 
 /// `object` is one JSON object as it was sent.
-pub(super) fn read(
-    object: &Bytes,
+pub(super) fn read<'o>(
+    object: &'o Bytes,
     is_of_batch: bool,
     config: &IngestConfig,
     now: Timestamp,
-) -> Result<Entry, KafkaError> {
+) -> Result<Entry<'o>, KafkaError> {
     let raw: RawEntry<'_> = parse(object)?;
     if raw.id.is_some() && !is_of_batch {
         return Err(KafkaError::unrecognized_field("id"));
@@ -138,7 +139,7 @@ pub(super) fn read(
         u32::try_from(p).map_err(|_| KafkaError::partition_not_found())
     });
     let addressed = Addressed { partition: partition.transpose()?, record };
-    Ok(Entry { id: raw.id.map(Cow::into_owned), addressed, key, value })
+    Ok(Entry { id: raw.id.map(|Text(id)| id), addressed, key, value })
 }
 
 /// Whether the receipt has words for it: RFC 3339 has four digits for the year.
@@ -155,7 +156,7 @@ fn data(
 ) -> Result<(Told, Option<Bytes>), KafkaError> {
     let Some(Object(raw)) = raw else { return Ok((None, None)) };
     let kind = match &raw.kind {
-        Some(name) => Kind::of(name)?,
+        Some(Text(name)) => Kind::of(name)?,
         None if raw.data.is_none() => return Ok((None, None)),
         None => return Err(needs_schema(&format!("so {field}.type has to be given"))),
     };
@@ -166,30 +167,24 @@ fn data(
             let compact = compactor.compact(json.get());
             Some(compact.map_err(|too_deep| KafkaError::bad_request(format!("{field}.data {too_deep}")))?)
         }
-        (Kind::String, Some(json)) => {
-            let text: Result<String, _> = serde_json::from_str(json.get());
-            let text = text.map_err(|_| {
-                KafkaError::bad_request(format!("Bad Request: data={} is not a string.", shortened(json.get())))
-            })?;
-            Some(Bytes::from(text))
-        }
+        (Kind::String, Some(json)) => Some(compactor.text(json.get()).ok_or_else(|| {
+            KafkaError::bad_request(format!("Bad Request: data={} is not a string.", shortened(json.get())))
+        })?),
     };
     Ok((Some((kind, bytes.as_ref().map_or(0, Bytes::len))), bytes))
 }
 
 /// What a receipt needs of an entry whose record is on its way.
 pub(super) struct Receipt {
-    id: Option<String>,
     timestamp: Timestamp,
     key: Told,
     value: Told,
 }
 
-impl Entry {
+impl Entry<'_> {
     pub(super) fn split(self) -> (Addressed, Receipt) {
-        let Self { id, addressed, key, value } = self;
-        let timestamp = addressed.record.timestamp;
-        (addressed, Receipt { id, timestamp, key, value })
+        let timestamp = self.addressed.record.timestamp;
+        (self.addressed, Receipt { timestamp, key: self.key, value: self.value })
     }
 }
 
@@ -200,23 +195,39 @@ impl Receipt {
             self.timestamp = at;
         }
     }
+}
 
-    /// Appends the receipt of a stored record.
-    pub(super) fn write(&self, out: &mut String, cluster: &str, topic: &TopicName, partition: u32, offset: Offset) {
+/// The receipts of one topic's records, as they are written one after the other: what they share is put
+/// into words once.
+pub(super) struct Receipts {
+    cluster_and_topic: String,
+    /// Most records have the time of their request.
+    last_time: Option<(Timestamp, String)>,
+}
+
+impl Receipts {
+    pub(super) fn new(cluster: &str, topic: &TopicName) -> Self {
+        let cluster_and_topic = format!(r#""cluster_id":"{cluster}","topic_name":"{topic}""#);
+        Self { cluster_and_topic, last_time: None }
+    }
+
+    /// Appends the receipt of a stored record; `id` is what a batch calls it.
+    pub(super) fn write(
+        &mut self,
+        out: &mut String,
+        id: Option<&str>,
+        receipt: &Receipt,
+        (partition, offset): (u32, Offset),
+    ) {
         out.push('{');
-        match &self.id {
-            Some(id) => put(out, format_args!(r#""id":{}"#, serde_json::Value::from(id.as_str()))),
-            None => out.push_str(r#""error_code":200"#),
+        match id {
+            Some(id) => put(out, format_args!(r#""id":{},"#, serde_json::Value::from(id))),
+            None => out.push_str(r#""error_code":200,"#),
         }
-        let time = DateTime::from_timestamp_millis(self.timestamp.0).unwrap_or_default();
-        let time = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
-        put(
-            out,
-            format_args!(
-                r#","cluster_id":"{cluster}","topic_name":"{topic}","partition_id":{partition},"offset":{offset},"timestamp":"{time}""#
-            ),
-        );
-        for (name, told) in [("key", self.key), ("value", self.value)] {
+        out.push_str(&self.cluster_and_topic);
+        put(out, format_args!(r#","partition_id":{partition},"offset":{offset}"#));
+        out.push_str(self.time(receipt.timestamp));
+        for (name, told) in [("key", receipt.key), ("value", receipt.value)] {
             if let Some((kind, size)) = told {
                 put(out, format_args!(r#","{name}":{{"type":"{}","size":{size}}}"#, kind.name()));
             }
@@ -224,10 +235,15 @@ impl Receipt {
         out.push('}');
     }
 
-    /// Appends what became of a record that was not stored.
-    pub(super) fn write_failure(&self, out: &mut String, error: &KafkaError) {
-        write_failure(out, self.id.as_deref(), error);
+    fn time(&mut self, time: Timestamp) -> &str {
+        self.last_time.take_if(|(last, _)| *last != time);
+        let (_, text) = self.last_time.get_or_insert_with(|| (time, format!(r#","timestamp":"{}""#, text_of(time))));
+        text
     }
+}
+
+fn text_of(time: Timestamp) -> String {
+    DateTime::from_timestamp_millis(time.0).unwrap_or_default().to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 /// Within an answer the code is the status, and what is finer stands in the text.

@@ -1,6 +1,7 @@
 //! `POST …/records`: JSON objects one after the other, a receipt for each as soon as its record is
-//! on stable storage. What has arrived is stored with one append; nothing more is read until its
-//! receipts were taken, so that memory is bounded by the largest object and a piece of the body.
+//! on stable storage. What has arrived is a stretch: stored with one append to each partition, and
+//! its receipts are one piece of the answer. Nothing more is read until they were taken, so that
+//! memory is bounded by the largest object and a stretch.
 //!
 //! An object whose content is wrong gets its receipt and the stream goes on. After what is no JSON
 //! object, or is too large, nothing that follows could be trusted: the stream ends with a receipt,
@@ -16,25 +17,43 @@ use axum::{
     response::Response,
 };
 use bytes::{Buf, Bytes, BytesMut};
-use futures::{FutureExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use http_body_util::BodyExt;
+use hyper::body::{Body as _, Frame};
 use model::Timestamp;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout_at},
+};
 
-use super::{PLAIN_JSON, batch::Receipted, check_media_type, entry, said};
+use super::{
+    PLAIN_JSON,
+    batch::Receipted,
+    check_media_type,
+    entry::{self, Entry, RECEIPT_BYTES, Receipts},
+    said,
+};
 use crate::{
     error::KafkaError,
     ingest::{
         Doors, Permit,
+        append::Addressed,
         body::is_plain,
         idempotency::{Door, Once},
+        json::plain_len,
         kafka_rest::json_response,
         topics::Topic,
     },
 };
 
-/// So much is collected before it is stored, if it is there already.
-const COLLECT_BYTES: usize = 1 << 20;
+/// So much is collected before it is stored, if it is there already, in so many pieces at most: who
+/// sends without a pause waits for no more of it.
+const STRETCH_BYTES: usize = 1 << 20;
+const STRETCH_PIECES: usize = 64;
+/// Of these so many at most are stored at once; and what one weighs meanwhile beside its bytes.
+const STRETCH_OBJECTS: usize = 1000;
+const OBJECT_BYTES: usize =
+    size_of::<Bytes>() + size_of::<Result<Entry<'_>, KafkaError>>() + size_of::<Addressed>() + RECEIPT_BYTES;
 const SEPARATOR: &str = "\r\n";
 
 pub(super) async fn produce(
@@ -44,11 +63,16 @@ pub(super) async fn produce(
 ) -> Response {
     match Producing::begin(doors.clone(), path, request).await {
         Ok(Begun::Whole(receipts)) => json_response(PLAIN_JSON, receipts),
-        Ok(Begun::Streaming(producing)) => {
-            let receipts = stream::unfold(producing, |mut producing| async {
+        Ok(Begun::Streaming(mut producing)) => {
+            let first = if producing.has_all() { producing.next_receipts().await } else { None };
+            if producing.is_done() {
+                return json_response(PLAIN_JSON, first.unwrap_or_default());
+            }
+            let rest = stream::unfold(producing, |mut producing| async {
                 let receipts = producing.next_receipts().await?;
-                Some((Ok::<_, Infallible>(Bytes::from(receipts)), producing))
+                Some((receipts, producing))
             });
+            let receipts = stream::iter(first).chain(rest).map(|receipts| Ok::<_, Infallible>(Bytes::from(receipts)));
             json_response(PLAIN_JSON, Body::from_stream(receipts))
         }
         Err(error) => {
@@ -73,7 +97,10 @@ struct Producing {
     ends_at: Instant,
     objects: Objects,
     permit: Permit,
-    has_ended: bool,
+    /// How the body ended, once it did.
+    end: Option<Result<(), KafkaError>>,
+    /// What is wrong was said.
+    has_failed: bool,
 }
 
 impl Producing {
@@ -90,7 +117,7 @@ impl Producing {
         if !is_plain(&head.headers) {
             return Err(KafkaError::unsupported_media_type());
         }
-        let cluster = doors.cluster(&cluster, doors.base(&head)).await?.id;
+        doors.check_cluster(&cluster).await?;
         let topic = doors.topic_to_fill(&topic).await?;
         if let Some(once) = Once::of(&head.headers, Door::Kafka, Timestamp::now())? {
             let (body, mut permit) = doors.bodies.read(&head.headers, body).await?.into_parts();
@@ -99,32 +126,45 @@ impl Producing {
         let objects = Objects::new(doors.services.config.ingest.max_body_bytes);
         let permit = doors.bodies.permit().ok_or_else(KafkaError::overloaded)?;
         let ends_at = Instant::now() + Duration::from_millis(doors.services.config.ingest.max_stream_ms);
-        let mut producing = Self { doors, cluster, topic, body, ends_at, objects, permit, has_ended: false };
+        let (end, has_failed) = (None, false);
+        let mut producing = Self { doors, cluster, topic, body, ends_at, objects, permit, end, has_failed };
         while producing.objects.is_blank() {
-            if !producing.receive().await? {
-                return Err(KafkaError::payload_error("Request body is empty. Data is required."));
+            match producing.end {
+                None => producing.receive().await,
+                Some(Ok(())) => return Err(KafkaError::payload_error("Request body is empty. Data is required.")),
+                Some(Err(error)) => return Err(error),
             }
         }
         Ok(Begun::Streaming(producing))
     }
 
-    /// The receipts for what has arrived; None when that was all.
+    fn has_all(&self) -> bool {
+        matches!(self.end, Some(Ok(())))
+    }
+
+    fn is_done(&self) -> bool {
+        self.has_failed || self.has_all() && self.objects.is_blank()
+    }
+
+    /// The receipts for a stretch; None when that was all.
     async fn next_receipts(&mut self) -> Option<String> {
-        while !self.has_ended {
-            let (objects, problem) = self.objects.take_whole();
-            let mut receipts = String::new();
+        while !self.is_done() {
+            let (objects, problem) = self.objects.take_whole(STRETCH_OBJECTS);
+            let mut receipts = String::with_capacity(objects.len() * RECEIPT_BYTES);
             let mut problem = self.store(&objects, &mut receipts).await.or(problem);
             if problem.is_none() && objects.is_empty() {
-                problem = match self.receive().await {
-                    Ok(true) => continue,
-                    Ok(false) if self.objects.is_blank() => return None,
-                    Ok(false) => Some(KafkaError::bad_request("the body ends within an object")),
-                    Err(e) => Some(e),
+                problem = match self.end.clone() {
+                    None => {
+                        self.receive().await;
+                        continue;
+                    }
+                    Some(Ok(())) => Some(KafkaError::bad_request("the body ends within an object")),
+                    Some(Err(error)) => Some(error),
                 };
             }
             self.give_room_back();
             if let Some(problem) = problem {
-                self.has_ended = true;
+                self.has_failed = true;
                 self.doors.services.metrics.refused(problem.reason);
                 entry::write_failure(&mut receipts, None, &problem);
                 receipts.push_str(SEPARATOR);
@@ -145,9 +185,13 @@ impl Producing {
 
     /// Stores the objects' records, and writes a receipt for each. What it returns ends the stream.
     async fn store(&mut self, objects: &[Bytes], out: &mut String) -> Option<KafkaError> {
+        if !self.permit.grow(objects.len() * OBJECT_BYTES) {
+            return Some(KafkaError::overloaded());
+        }
         let (mut entries, mut end) = (Vec::with_capacity(objects.len()), None);
+        let now = Timestamp::now();
         for object in objects {
-            let read = entry::read(object, false, &self.doors.services.config.ingest, Timestamp::now());
+            let read = entry::read(object, false, &self.doors.services.config.ingest, now);
             match read {
                 Err(e) if e.status == http::StatusCode::PAYLOAD_TOO_LARGE || !is_json(object) => {
                     end = Some(e);
@@ -156,15 +200,16 @@ impl Producing {
                 read => entries.push(read),
             }
         }
+        let mut receipts = Receipts::new(&self.cluster, &self.topic.name);
         let tell = |_, receipt: Receipted<'_>| {
-            receipt.write(out, &self.cluster, &self.topic);
+            receipt.write(out, &mut receipts, None);
             out.push_str(SEPARATOR);
         };
         self.doors.store_entries(&self.topic, entries, None, tell).await.err().or(end)
     }
 
-    /// Whether more has come; what comes at the same time is taken with it.
-    async fn receive(&mut self) -> Result<bool, KafkaError> {
+    /// Waits until more has come, or the body ends, and takes with it what comes at the same time.
+    async fn receive(&mut self) {
         // Space between objects is let go of: a client may send nothing else, to stay connected.
         self.objects.skip_blank();
         if self.objects.len() == 0 {
@@ -174,25 +219,48 @@ impl Producing {
         let deadline = self.ends_at.min(Instant::now() + idle);
         let stop = self.doors.stop.clone();
         let frame = stop.run_until_cancelled(timeout_at(deadline, self.body.frame())).await;
-        let mut frame = frame.ok_or_else(KafkaError::stopping)?.map_err(|_| KafkaError::body_timeout())?;
-        loop {
-            let Some(received) = frame else { return Ok(false) };
-            let received = received.map_err(|e| KafkaError::bad_request(format!("the request body broke off: {e}")))?;
-            if let Ok(data) = received.into_data() {
-                if !self.permit.grow(data.len()) {
-                    return Err(KafkaError::overloaded());
-                }
-                self.objects.add(&data);
+        let frame = frame.ok_or_else(KafkaError::stopping);
+        let mut frame = match frame.and_then(|frame| frame.map_err(|_| KafkaError::body_timeout())) {
+            Ok(frame) => frame,
+            Err(error) => {
+                self.end = Some(Err(error));
+                return;
             }
-            if self.objects.len() >= COLLECT_BYTES {
-                return Ok(true);
+        };
+        for n_pieces in 1.. {
+            self.end = self.take(frame);
+            if self.end.is_some() || self.objects.len() >= STRETCH_BYTES || n_pieces == STRETCH_PIECES {
+                return;
             }
-            // The end of the body is met again by the next question.
-            match self.body.frame().now_or_never() {
-                Some(Some(more)) => frame = Some(more),
-                Some(None) | None => return Ok(true),
-            }
+            let Some(next) = self.frame_at_hand().await else { return };
+            frame = next;
         }
+    }
+
+    /// Adds a piece of the body; what it returns is the end.
+    fn take(&mut self, frame: Option<Result<Frame<Bytes>, axum::Error>>) -> Option<Result<(), KafkaError>> {
+        let received = match frame {
+            None => return Some(Ok(())),
+            Some(Ok(received)) => received,
+            Some(Err(e)) => return Some(Err(KafkaError::bad_request(format!("the request body broke off: {e}")))),
+        };
+        if let Ok(data) = received.into_data() {
+            if !self.permit.grow(data.len()) {
+                return Some(Err(KafkaError::overloaded()));
+            }
+            self.objects.add(&data);
+        }
+        self.body.is_end_stream().then_some(Ok(()))
+    }
+
+    /// What is next in the body if it is there, or lies in the socket: the connection looks there only
+    /// while nobody else runs in its task.
+    async fn frame_at_hand(&mut self) -> Option<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some(frame) = self.body.frame().now_or_never() {
+            return Some(frame);
+        }
+        yield_now().await;
+        self.body.frame().now_or_never()
     }
 }
 
@@ -213,7 +281,12 @@ impl Doors {
             return Err(KafkaError::overloaded());
         }
         objects.add(body);
-        let (whole, problem) = objects.take_whole();
+        let limit = config.max_records_per_request;
+        let (whole, problem) = objects.take_whole(limit + 1);
+        if whole.len() > limit {
+            let message = format!("the request has more than {limit} records (ingest.max_records_per_request)");
+            return Err(KafkaError::too_large(message));
+        }
         if let Some(problem) = problem {
             return Err(problem);
         }
@@ -223,26 +296,21 @@ impl Doors {
         if whole.is_empty() {
             return Err(KafkaError::payload_error("Request body is empty. Data is required."));
         }
-        let limit = config.max_records_per_request;
-        if whole.len() > limit {
-            let message = format!("the request has more than {limit} records (ingest.max_records_per_request)");
-            return Err(KafkaError::too_large(message));
-        }
         if !permit.grow(once.overhead_bytes(whole.len())) {
             return Err(KafkaError::overloaded());
         }
-        let read = |object: &Bytes| match entry::read(object, false, config, once.now()) {
+        let read = whole.iter().map(|object| match entry::read(object, false, config, once.now()) {
             Err(e) if !is_json(object) => Err(e),
             read => Ok(read),
-        };
-        let entries = whole.iter().map(read).collect::<Result<_, KafkaError>>()?;
-        let mut receipts = String::new();
+        });
+        let entries = read.collect::<Result<_, KafkaError>>()?;
+        let (mut out, mut receipts) = (String::new(), Receipts::new(cluster, &topic.name));
         let tell = |_, receipt: Receipted<'_>| {
-            receipt.write(&mut receipts, cluster, topic);
-            receipts.push_str(SEPARATOR);
+            receipt.write(&mut out, &mut receipts, None);
+            out.push_str(SEPARATOR);
         };
         self.store_entries(topic, entries, Some(once), tell).await?;
-        Ok(receipts)
+        Ok(out)
     }
 }
 
@@ -286,16 +354,17 @@ impl Objects {
         }
     }
 
-    /// All objects that are there whole, and what is wrong behind them.
-    fn take_whole(&mut self) -> (Vec<Bytes>, Option<KafkaError>) {
+    /// The objects that are there whole, `limit` of them at most, and what is wrong behind them.
+    fn take_whole(&mut self, limit: usize) -> (Vec<Bytes>, Option<KafkaError>) {
         let mut objects = Vec::new();
-        loop {
+        while objects.len() < limit {
             match self.next() {
                 Ok(Some(object)) => objects.push(object),
-                Ok(None) => return (objects, None),
+                Ok(None) => break,
                 Err(e) => return (objects, Some(e)),
             }
         }
+        (objects, None)
     }
 
     fn next(&mut self) -> Result<Option<Bytes>, KafkaError> {
@@ -307,7 +376,11 @@ impl Objects {
                 Some(_) => return Err(KafkaError::bad_request("an object was expected: {\"value\": …}")),
             }
         }
-        while let Some(byte) = self.buffer.get(self.at) {
+        loop {
+            if self.in_string && !self.is_escaped {
+                self.at += plain_len(&self.buffer[self.at..]);
+            }
+            let Some(byte) = self.buffer.get(self.at) else { break };
             self.at += 1;
             match byte {
                 _ if self.is_escaped => self.is_escaped = false,
@@ -356,7 +429,7 @@ mod tests {
             for n in pieces.iter().cycle() {
                 let (piece, later) = rest.split_at((*n).min(rest.len()));
                 objects.add(piece);
-                let (whole, problem) = objects.take_whole();
+                let (whole, problem) = objects.take_whole(usize::MAX);
                 prop_assert!(problem.is_none());
                 found.extend(whole);
                 rest = later;
@@ -381,7 +454,7 @@ mod tests {
         ] {
             let mut objects = Objects::new(16);
             objects.add(text.as_bytes());
-            let (whole, problem) = objects.take_whole();
+            let (whole, problem) = objects.take_whole(usize::MAX);
             assert_eq!((whole.len(), problem.map(|p| p.code)), (n_whole, code), "{text}");
         }
     }
