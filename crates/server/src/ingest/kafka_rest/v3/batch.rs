@@ -107,7 +107,7 @@ pub(super) enum Receipted<'e> {
 }
 
 impl Receipted<'_> {
-    pub(super) fn write(&self, out: &mut String, receipts: &mut Receipts<'_>, id: Option<&str>) {
+    pub(super) fn write(&self, out: &mut String, receipts: &mut Receipts, id: Option<&str>) {
         match self {
             Self::Stored(receipt, place) => receipts.write(out, id, receipt, *place),
             Self::NotStored(error) => write_failure(out, id, error),

@@ -197,17 +197,18 @@ impl Receipt {
     }
 }
 
-/// The receipts of one topic's records, as they are written one after the other.
-pub(super) struct Receipts<'a> {
-    cluster: &'a str,
-    topic: &'a TopicName,
-    /// The last time that was put into words: most records have that of their request.
-    time: Option<(Timestamp, String)>,
+/// The receipts of one topic's records, as they are written one after the other: what they share is put
+/// into words once.
+pub(super) struct Receipts {
+    cluster_and_topic: String,
+    /// Most records have the time of their request.
+    last_time: Option<(Timestamp, String)>,
 }
 
-impl<'a> Receipts<'a> {
-    pub(super) fn new(cluster: &'a str, topic: &'a TopicName) -> Self {
-        Self { cluster, topic, time: None }
+impl Receipts {
+    pub(super) fn new(cluster: &str, topic: &TopicName) -> Self {
+        let cluster_and_topic = format!(r#""cluster_id":"{cluster}","topic_name":"{topic}""#);
+        Self { cluster_and_topic, last_time: None }
     }
 
     /// Appends the receipt of a stored record; `id` is what a batch calls it.
@@ -220,26 +221,24 @@ impl<'a> Receipts<'a> {
     ) {
         out.push('{');
         match id {
-            Some(id) => put(out, format_args!(r#""id":{}"#, serde_json::Value::from(id))),
-            None => out.push_str(r#""error_code":200"#),
+            Some(id) => put(out, format_args!(r#""id":{},"#, serde_json::Value::from(id))),
+            None => out.push_str(r#""error_code":200,"#),
         }
-        let Self { cluster, topic, time } = self;
-        let (_, time) = match time {
-            Some(told) if told.0 == receipt.timestamp => told,
-            time => time.insert((receipt.timestamp, text_of(receipt.timestamp))),
-        };
-        put(
-            out,
-            format_args!(
-                r#","cluster_id":"{cluster}","topic_name":"{topic}","partition_id":{partition},"offset":{offset},"timestamp":"{time}""#
-            ),
-        );
+        out.push_str(&self.cluster_and_topic);
+        put(out, format_args!(r#","partition_id":{partition},"offset":{offset}"#));
+        out.push_str(self.time(receipt.timestamp));
         for (name, told) in [("key", receipt.key), ("value", receipt.value)] {
             if let Some((kind, size)) = told {
                 put(out, format_args!(r#","{name}":{{"type":"{}","size":{size}}}"#, kind.name()));
             }
         }
         out.push('}');
+    }
+
+    fn time(&mut self, time: Timestamp) -> &str {
+        self.last_time.take_if(|(last, _)| *last != time);
+        let (_, text) = self.last_time.get_or_insert_with(|| (time, format!(r#","timestamp":"{}""#, text_of(time))));
+        text
     }
 }
 

@@ -64,7 +64,7 @@ pub(super) async fn produce(
     match Producing::begin(doors.clone(), path, request).await {
         Ok(Begun::Whole(receipts)) => json_response(PLAIN_JSON, receipts),
         Ok(Begun::Streaming(mut producing)) => {
-            let first = if producing.has_all { producing.next_receipts().await } else { None };
+            let first = if producing.has_all() { producing.next_receipts().await } else { None };
             if producing.is_done() {
                 return json_response(PLAIN_JSON, first.unwrap_or_default());
             }
@@ -97,8 +97,8 @@ struct Producing {
     ends_at: Instant,
     objects: Objects,
     permit: Permit,
-    /// Nothing more of the body will come.
-    has_all: bool,
+    /// How the body ended, once it did.
+    end: Option<Result<(), KafkaError>>,
     /// What is wrong was said.
     has_failed: bool,
 }
@@ -126,19 +126,24 @@ impl Producing {
         let objects = Objects::new(doors.services.config.ingest.max_body_bytes);
         let permit = doors.bodies.permit().ok_or_else(|| KafkaError::overloaded().closing())?;
         let ends_at = Instant::now() + Duration::from_millis(doors.services.config.ingest.max_stream_ms);
-        let (has_all, has_failed) = (false, false);
-        let mut producing = Self { doors, cluster, topic, body, ends_at, objects, permit, has_all, has_failed };
+        let (end, has_failed) = (None, false);
+        let mut producing = Self { doors, cluster, topic, body, ends_at, objects, permit, end, has_failed };
         while producing.objects.is_blank() {
-            if producing.has_all {
-                return Err(KafkaError::payload_error("Request body is empty. Data is required."));
+            match producing.end {
+                None => producing.receive().await,
+                Some(Ok(())) => return Err(KafkaError::payload_error("Request body is empty. Data is required.")),
+                Some(Err(error)) => return Err(error),
             }
-            producing.receive().await?;
         }
         Ok(Begun::Streaming(producing))
     }
 
+    fn has_all(&self) -> bool {
+        matches!(self.end, Some(Ok(())))
+    }
+
     fn is_done(&self) -> bool {
-        self.has_failed || self.has_all && self.objects.is_blank()
+        self.has_failed || self.has_all() && self.objects.is_blank()
     }
 
     /// The receipts for a stretch; None when that was all.
@@ -148,13 +153,13 @@ impl Producing {
             let mut receipts = String::with_capacity(objects.len() * RECEIPT_BYTES);
             let mut problem = self.store(&objects, &mut receipts).await.or(problem);
             if problem.is_none() && objects.is_empty() {
-                problem = if self.has_all {
-                    Some(KafkaError::bad_request("the body ends within an object"))
-                } else {
-                    match self.receive().await {
-                        Ok(()) => continue,
-                        Err(e) => Some(e),
+                problem = match self.end.clone() {
+                    None => {
+                        self.receive().await;
+                        continue;
                     }
+                    Some(Ok(())) => Some(KafkaError::bad_request("the body ends within an object")),
+                    Some(Err(error)) => Some(error),
                 };
             }
             self.give_room_back();
@@ -203,8 +208,8 @@ impl Producing {
         self.doors.store_entries(&self.topic, entries, None, tell).await.err().or(end)
     }
 
-    /// Waits until more has come, and takes with it what comes at the same time.
-    async fn receive(&mut self) -> Result<(), KafkaError> {
+    /// Waits until more has come, or the body ends, and takes with it what comes at the same time.
+    async fn receive(&mut self) {
         // Space between objects is let go of: a client may send nothing else, to stay connected.
         self.objects.skip_blank();
         if self.objects.len() == 0 {
@@ -214,30 +219,38 @@ impl Producing {
         let deadline = self.ends_at.min(Instant::now() + idle);
         let stop = self.doors.stop.clone();
         let frame = stop.run_until_cancelled(timeout_at(deadline, self.body.frame())).await;
-        let mut frame = frame.ok_or_else(KafkaError::stopping)?.map_err(|_| KafkaError::body_timeout())?;
-        let mut n_pieces = 0;
-        while let Some(received) = frame {
-            let received = received.map_err(|e| KafkaError::bad_request(format!("the request body broke off: {e}")))?;
-            if let Ok(data) = received.into_data() {
-                if !self.permit.grow(data.len()) {
-                    return Err(KafkaError::overloaded());
-                }
-                self.objects.add(&data);
+        let frame = frame.ok_or_else(KafkaError::stopping);
+        let mut frame = match frame.and_then(|frame| frame.map_err(|_| KafkaError::body_timeout())) {
+            Ok(frame) => frame,
+            Err(error) => {
+                self.end = Some(Err(error));
+                return;
             }
-            n_pieces += 1;
-            if self.body.is_end_stream() {
-                break;
+        };
+        for n_pieces in 1.. {
+            self.end = self.take(frame);
+            if self.end.is_some() || self.objects.len() >= STRETCH_BYTES || n_pieces == STRETCH_PIECES {
+                return;
             }
-            if self.objects.len() >= STRETCH_BYTES || n_pieces == STRETCH_PIECES {
-                return Ok(());
-            }
-            match self.frame_at_hand().await {
-                Some(next) => frame = next,
-                None => return Ok(()),
-            }
+            let Some(next) = self.frame_at_hand().await else { return };
+            frame = next;
         }
-        self.has_all = true;
-        Ok(())
+    }
+
+    /// Adds a piece of the body; what it returns is the end.
+    fn take(&mut self, frame: Option<Result<Frame<Bytes>, axum::Error>>) -> Option<Result<(), KafkaError>> {
+        let received = match frame {
+            None => return Some(Ok(())),
+            Some(Ok(received)) => received,
+            Some(Err(e)) => return Some(Err(KafkaError::bad_request(format!("the request body broke off: {e}")))),
+        };
+        if let Ok(data) = received.into_data() {
+            if !self.permit.grow(data.len()) {
+                return Some(Err(KafkaError::overloaded()));
+            }
+            self.objects.add(&data);
+        }
+        self.body.is_end_stream().then_some(Ok(()))
     }
 
     /// What is next in the body if it is there, or lies in the socket: the connection looks there only
