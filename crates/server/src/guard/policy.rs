@@ -34,7 +34,7 @@ use self::{
 const SOME_CONSUME: Demand = May(Consume, On::Some);
 
 /// Methods, template, demand. GET stands for HEAD too; `*` for every method.
-const ROUTES: [(&str, &str, Demand); 60] = [
+const ROUTES: [(&str, &str, Demand); 71] = [
     ("GET", "/healthz", Nothing),
     ("GET", "/readyz", Nothing),
     ("GET", "/", Key),
@@ -72,7 +72,10 @@ const ROUTES: [(&str, &str, Demand); 60] = [
     ("GET POST", "/consumers/{}/instances/{}/offsets", SOME_CONSUME),
     ("GET", "/v3/clusters", Key),
     ("GET", "/v3/clusters/{}", Key),
+    ("GET", "/v3/clusters/{}/acls", Key),
+    ("GET", "/v3/clusters/{}/broker-configs", Key),
     ("GET", "/v3/clusters/{}/brokers", Key),
+    ("GET", "/v3/clusters/{}/brokers/{}", Key),
     ("GET", "/v3/clusters/{}/topics", May(Describe, On::Some)),
     ("POST", "/v3/clusters/{}/topics", May(Admin, On::Some)),
     ("GET", "/v3/clusters/{}/topics/{name}", May(Describe, Name)),
@@ -82,13 +85,21 @@ const ROUTES: [(&str, &str, Demand); 60] = [
     ("POST", "/v3/clusters/{}/topics/{name}/configs:alter", May(Admin, Name)),
     ("GET", "/v3/clusters/{}/topics/{name}/partitions", May(Describe, Name)),
     ("GET", "/v3/clusters/{}/topics/{name}/partitions/{}", May(Describe, Name)),
+    ("GET", "/v3/clusters/{}/topics/{name}/partitions/-/reassignment", May(Describe, Name)),
+    ("GET", "/v3/clusters/{}/topics/{name}/partitions/{}/reassignment", May(Describe, Name)),
+    ("GET", "/v3/clusters/{}/topics/{name}/partitions/{}/replicas", May(Describe, Name)),
+    ("GET", "/v3/clusters/{}/topics/{name}/partitions/{}/replicas/{}", May(Describe, Name)),
     ("POST", "/v3/clusters/{}/topics/{name}/records", May(Produce, Name)),
     ("POST", "/v3/clusters/{}/topics/{name}/records:batch", May(Produce, Name)),
     ("GET", "/v3/clusters/{}/consumer-groups", SOME_CONSUME),
     ("GET", "/v3/clusters/{}/consumer-groups/{}", SOME_CONSUME),
     ("GET", "/v3/clusters/{}/consumer-groups/{}/consumers", SOME_CONSUME),
+    ("GET", "/v3/clusters/{}/consumer-groups/{}/consumers/{}", SOME_CONSUME),
+    ("GET", "/v3/clusters/{}/consumer-groups/{}/consumers/{}/assignments", SOME_CONSUME),
+    ("GET", "/v3/clusters/{}/consumer-groups/{}/consumers/{}/assignments/{name}/partitions/{}", May(Consume, Name)),
     ("GET", "/v3/clusters/{}/consumer-groups/{}/lag-summary", SOME_CONSUME),
     ("GET", "/v3/clusters/{}/consumer-groups/{}/lags", SOME_CONSUME),
+    ("GET", "/v3/clusters/{}/consumer-groups/{}/lags/{name}/partitions/{}", May(Consume, Name)),
     ("GET", "/streams", May(Describe, On::Some)),
     ("GET", "/streams/{name}", May(Describe, Name)),
     ("POST DELETE", "/streams/{name}", May(Admin, Name)),

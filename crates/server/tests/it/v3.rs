@@ -1,6 +1,6 @@
 //! Version 3 of the Kafka REST door: the cluster as objects, and records in a stream.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::body::Body;
 use event_log::MemoryLog;
@@ -234,6 +234,89 @@ async fn a_group_shows_how_far_it_is_behind() {
     is(&node.get(&format!("{groups}/h")).await, 404, 404, "Consumer group h cannot be found.");
 }
 
+/// The links in an object and in all that it has.
+fn links(value: &Value) -> Vec<String> {
+    match value {
+        Value::Object(members) => {
+            let of_member = |(name, value): (&String, &Value)| match (name.as_str(), value) {
+                ("self" | "related", Value::String(link)) => vec![link.clone()],
+                (_, value) => links(value),
+            };
+            members.iter().flat_map(of_member).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(links).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn every_link_leads_to_what_it_names() {
+    let (log, cluster) = log_with("a", 2).await;
+    let node = Node::on(&log, |_| {});
+    node.post("/consumers/g", r#"{"name":"c"}"#).await;
+    node.post("/consumers/g/instances/c/subscription", r#"{"topics":["a"]}"#).await;
+    let offset = |p: u32| json!({ "topic": "a", "partition": p, "offset": 0 });
+    let committed = json!({ "offsets": [offset(0), offset(1)] });
+    append(&*log, "a", 0, &["1"]).await;
+    append(&*log, "a", 1, &["1"]).await;
+    assert_eq!(node.post("/consumers/g/instances/c/offsets", &committed.to_string()).await.status, 200);
+
+    let (mut seen, mut to_see) = (BTreeSet::new(), vec!["/v3/clusters".to_owned()]);
+    while let Some(path) = to_see.pop() {
+        if !seen.insert(path.clone()) {
+            continue;
+        }
+        let said = node.get(&path).await;
+        if let Some(p) = path.strip_suffix("/reassignment").filter(|rest| !rest.ends_with('-')) {
+            let p = p.rsplit('/').next().unwrap();
+            is(&said, 404, 404, &format!("Reassignment of partition {p} of topic a cannot be found."));
+            continue;
+        }
+        assert_eq!((said.status, said.media_type.as_str()), (200, PLAIN), "{path}: {said:?}");
+        let object = said.json();
+        assert_eq!(object["metadata"]["self"], format!("http://localhost:8082{path}"));
+        to_see.extend(links(&object).iter().map(|link| link.replace("http://localhost:8082", "")));
+    }
+    let at = |path: &str| format!("{cluster}{path}");
+    for path in [
+        "/acls",
+        "/broker-configs",
+        "/brokers/1",
+        "/topics/-/partitions/-/reassignment",
+        "/topics/a/partitions/-/reassignment",
+        "/topics/a/partitions/1/replicas/1",
+        "/consumer-groups/g/consumers/c/assignments/a/partitions/0",
+        "/consumer-groups/g/lags/a/partitions/1",
+        "/consumer-groups/g/lag-summary",
+    ] {
+        assert!(seen.contains(&at(path)), "nothing leads to {path}");
+    }
+    let replica = node.get(&at("/topics/a/partitions/1/replicas")).await.json()["data"][0].clone();
+    assert_eq!(
+        (&replica["broker_id"], &replica["is_leader"], &replica["is_in_sync"]),
+        (&json!(1), &json!(true), &json!(true))
+    );
+    let assigned = node.get(&at("/consumer-groups/g/consumers/c/assignments")).await.json();
+    assert_eq!((assigned["data"].as_array().unwrap().len(), &assigned["data"][1]["partition_id"]), (2, &json!(1)));
+    for (path, code, message) in [
+        ("/brokers/2", 404, "Broker 2 cannot be found."),
+        ("/topics/a/partitions/0/replicas/2", 404, "Replica 2 cannot be found."),
+        ("/topics/a/partitions/2/replicas", 40402, "Partition not found."),
+        ("/topics/b/partitions/-/reassignment", 40403, "This server does not host this topic-partition."),
+        ("/consumer-groups/h/consumers/c", 404, "Consumer group h cannot be found."),
+        ("/consumer-groups/g/consumers/d", 404, "Consumer d cannot be found."),
+        ("/consumer-groups/g/consumers/d/assignments", 404, "Consumer d cannot be found."),
+        (
+            "/consumer-groups/g/consumers/c/assignments/a/partitions/2",
+            404,
+            "Assignment of partition 2 of topic a cannot be found.",
+        ),
+        ("/consumer-groups/g/lags/b/partitions/0", 404, "Consumer lag of partition 0 of topic b cannot be found."),
+    ] {
+        is(&node.get(&at(path)).await, 404, code, message);
+    }
+}
+
 /// The receipts of a stream.
 fn receipts(said: &Said) -> Vec<Value> {
     assert_eq!((said.status, said.media_type.as_str()), (200, PLAIN), "{said:?}");
@@ -444,6 +527,18 @@ async fn who_sends_without_a_pause_has_receipts_all_the_same() {
     let offsets: Vec<_> = receipts(&said).iter().map(|receipt| receipt["offset"].clone()).collect();
     assert_eq!(offsets, (640..3140).map(Value::from).collect::<Vec<_>>());
     assert_eq!(log.n_arrived(), 13);
+}
+
+#[tokio::test]
+async fn what_came_whole_is_stored_though_the_body_breaks_off_behind_it() {
+    let (log, cluster) = log_with("a", 1).await;
+    let node = Node::on(&log, |_| {});
+    let pieces = [Ok(OBJECT), Ok(OBJECT), Err(std::io::Error::other("gone"))];
+    let body = Body::from_stream(futures::stream::iter(pieces));
+    let said = node.ask("POST", &format!("{cluster}/topics/a/records"), &[("content-type", PLAIN)], body).await;
+    let told = receipts(&said);
+    assert_eq!((told.len(), &told[0]["offset"], &told[1]["offset"]), (3, &json!(0), &json!(1)));
+    assert_eq!(told[2], json!({ "error_code": 400, "message": "the request body broke off: gone" }));
 }
 
 #[tokio::test]

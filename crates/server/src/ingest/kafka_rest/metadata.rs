@@ -17,7 +17,7 @@ use crate::{
     ingest::{Doors, topics::Topic},
 };
 
-const BROKER: u32 = 1;
+pub(super) const BROKER: u32 = 1;
 
 type TopicPath = Result<Path<String>, PathRejection>;
 type PartitionPath = Result<Path<(String, i64)>, PathRejection>;

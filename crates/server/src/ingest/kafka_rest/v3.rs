@@ -9,6 +9,8 @@ mod groups;
 mod stream;
 mod topics;
 
+mod brokers;
+
 use std::sync::Arc;
 
 use axum::{
@@ -22,13 +24,13 @@ use serde_json::{Value, json};
 
 use super::{
     consumers::{base_url, percent_encoded},
-    json_response, refusal,
+    json_response,
+    metadata::BROKER,
+    refusal,
 };
 use crate::{error::KafkaError, ingest::Doors};
 
 const PLAIN_JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// There is one, this process.
-const BROKER: u32 = 1;
 
 pub(super) fn routes() -> Router<Arc<Doors>> {
     let cluster = "/v3/clusters/{cluster}";
@@ -36,7 +38,10 @@ pub(super) fn routes() -> Router<Arc<Doors>> {
     Router::new()
         .route("/v3/clusters", get(topics::clusters))
         .route(cluster, get(topics::cluster))
-        .route(&at("/brokers"), get(topics::brokers))
+        .route(&at("/acls"), get(brokers::acls))
+        .route(&at("/broker-configs"), get(brokers::configs))
+        .route(&at("/brokers"), get(brokers::list))
+        .route(&at("/brokers/{broker}"), get(brokers::one))
         .route(&at("/topics"), get(topics::list).post(topics::create))
         .route(&at("/topics/{topic}"), get(topics::one).patch(topics::grow).delete(topics::delete))
         .route(&at("/topics/{topic}/configs"), get(topics::configs))
@@ -44,13 +49,24 @@ pub(super) fn routes() -> Router<Arc<Doors>> {
         .route(&at("/topics/{topic}/configs/{name}"), get(topics::config))
         .route(&at("/topics/{topic}/partitions"), get(topics::partitions))
         .route(&at("/topics/{topic}/partitions/{partition}"), get(topics::partition))
+        .route(&at("/topics/{topic}/partitions/-/reassignment"), get(brokers::reassignments))
+        .route(&at("/topics/{topic}/partitions/{partition}/reassignment"), get(brokers::reassignment))
+        .route(&at("/topics/{topic}/partitions/{partition}/replicas"), get(brokers::replicas))
+        .route(&at("/topics/{topic}/partitions/{partition}/replicas/{broker}"), get(brokers::replica))
         .route(&at("/topics/{topic}/records"), post(stream::produce))
         .route(&at("/topics/{topic}/records:batch"), post(batch::produce))
         .route(&at("/consumer-groups"), get(groups::list))
         .route(&at("/consumer-groups/{group}"), get(groups::one))
         .route(&at("/consumer-groups/{group}/consumers"), get(groups::consumers))
+        .route(&at("/consumer-groups/{group}/consumers/{consumer}"), get(groups::consumer))
+        .route(&at("/consumer-groups/{group}/consumers/{consumer}/assignments"), get(groups::assignments))
+        .route(
+            &at("/consumer-groups/{group}/consumers/{consumer}/assignments/{topic}/partitions/{partition}"),
+            get(groups::assignment),
+        )
         .route(&at("/consumer-groups/{group}/lag-summary"), get(groups::lag_summary))
         .route(&at("/consumer-groups/{group}/lags"), get(groups::lags))
+        .route(&at("/consumer-groups/{group}/lags/{topic}/partitions/{partition}"), get(groups::lag))
 }
 
 /// The cluster as the client found it.
@@ -69,6 +85,11 @@ impl Cluster {
 
     fn related(&self, segments: &[&str]) -> Value {
         json!({ "related": self.link(segments) })
+    }
+
+    /// A link to the one broker.
+    fn broker_related(&self) -> Value {
+        self.related(&["brokers", &BROKER.to_string()])
     }
 
     /// One object: what it is, where it is, and what it has.

@@ -3,74 +3,110 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
-    extract::{Path, State, rejection::PathRejection},
+    extract::{FromRequestParts, Path},
     response::Response,
 };
-use http::{Extensions, HeaderMap};
+use http::request::Parts;
 use model::{LogError, Offset, TopicPartition};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{BROKER, Cluster, said};
+use super::{Cluster, said};
 use crate::{
     auth::{Action, Caller},
     error::KafkaError,
-    ingest::{Doors, consumers::Group},
+    ingest::{Doors, consumers::Group, json::shortened},
 };
 
-type GroupPath = Result<Path<(String, String)>, PathRejection>;
-
-pub(super) async fn list(
-    State(doors): State<Arc<Doors>>,
-    path: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-) -> Response {
-    let list = async {
-        let Path(cluster) = path.map_err(|_| KafkaError::not_found())?;
-        let cluster = doors.cluster(&cluster, &headers).await?;
-        let data = doors.groups.read(|all| all.groups.iter().map(|(name, g)| cluster.group(name, g)).collect()).await?;
-        Ok(cluster.list("KafkaConsumerGroupList", &["consumer-groups"], data))
-    };
-    said(list.await)
+/// Who asks, and for which of the names that a path may have.
+pub(super) struct Asked {
+    doors: Arc<Doors>,
+    caller: Caller,
+    cluster: Cluster,
+    group: String,
+    consumer: String,
+    topic: String,
+    partition: u32,
 }
 
-pub(super) async fn one(State(doors): State<Arc<Doors>>, path: GroupPath, headers: HeaderMap) -> Response {
-    said(doors.of_group(path, &headers, Cluster::group).await.map(|(_, _, group)| group))
+impl FromRequestParts<Arc<Doors>> for Asked {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, doors: &Arc<Doors>) -> Result<Self, Response> {
+        #[derive(Deserialize)]
+        struct Names {
+            cluster: String,
+            #[serde(default)]
+            group: String,
+            #[serde(default)]
+            consumer: String,
+            #[serde(default)]
+            topic: String,
+            #[serde(default)]
+            partition: u32,
+        }
+        let asked = async {
+            let path = Path::<Names>::from_request_parts(parts, doors).await;
+            let Path(names) = path.map_err(|_| KafkaError::not_found())?;
+            let Names { cluster, group, consumer, topic, partition } = names;
+            let caller = Caller::of(&parts.extensions, &doors.services.auth);
+            let cluster = doors.cluster(&cluster, &parts.headers).await?;
+            Ok(Self { doors: doors.clone(), caller, cluster, group, consumer, topic, partition })
+        };
+        asked.await.map_err(|error| said(Err(error)))
+    }
 }
 
-pub(super) async fn consumers(State(doors): State<Arc<Doors>>, path: GroupPath, headers: HeaderMap) -> Response {
-    let members = |cluster: &Cluster, name: &str, group: &Group| {
-        let member = |instance: &String| cluster.member(name, instance);
-        group.instances.keys().map(member).collect::<Vec<_>>()
-    };
-    let found = doors.of_group(path, &headers, members).await;
-    said(found.map(|(cluster, name, members)| {
-        cluster.list("KafkaConsumerList", &["consumer-groups", &name, "consumers"], members)
+pub(super) async fn list(asked: Asked) -> Response {
+    let Asked { doors, cluster, .. } = &asked;
+    let groups = doors.groups.read(|all| all.groups.iter().map(|(name, g)| cluster.group(name, g)).collect());
+    said(groups.await.map(|data| cluster.list("KafkaConsumerGroupList", &["consumer-groups"], data)))
+}
+
+pub(super) async fn one(asked: Asked) -> Response {
+    said(asked.look(|group| asked.cluster.group(&asked.group, group)).await)
+}
+
+pub(super) async fn consumers(asked: Asked) -> Response {
+    let Asked { cluster, group: name, .. } = &asked;
+    let members = |group: &Group| group.instances.keys().map(|i| cluster.member(name, i)).collect();
+    let members = asked.look(members).await;
+    said(members.map(|data| cluster.list("KafkaConsumerList", &["consumer-groups", name, "consumers"], data)))
+}
+
+pub(super) async fn consumer(asked: Asked) -> Response {
+    said(asked.look_at_consumer(|_| asked.cluster.member(&asked.group, &asked.consumer)).await)
+}
+
+pub(super) async fn assignments(asked: Asked) -> Response {
+    let place = ["consumer-groups", &asked.group, "consumers", &asked.consumer, "assignments"];
+    let data = |assigned: Vec<_>| assigned.iter().map(|partition| asked.assignment(partition)).collect();
+    let list = |assigned| asked.cluster.list("KafkaConsumerAssignmentList", &place, data(assigned));
+    said(asked.assigned().await.map(list))
+}
+
+pub(super) async fn assignment(asked: Asked) -> Response {
+    let found = asked.assigned().await.and_then(|assigned| asked.find(assigned, |partition| partition, "Assignment"));
+    said(found.map(|partition| asked.assignment(&partition)))
+}
+
+pub(super) async fn lags(asked: Asked) -> Response {
+    let Asked { cluster, group, .. } = &asked;
+    said(asked.lags().await.map(|lags| {
+        let data = lags.iter().map(|lag| lag.json(cluster, group)).collect();
+        cluster.list("KafkaConsumerLagList", &["consumer-groups", group, "lags"], data)
     }))
 }
 
-pub(super) async fn lags(
-    State(doors): State<Arc<Doors>>,
-    path: GroupPath,
-    extensions: Extensions,
-    headers: HeaderMap,
-) -> Response {
-    let caller = Caller::of(&extensions, &doors.services.auth);
-    let found = doors.lags(&caller, path, &headers).await;
-    said(found.map(|(cluster, name, lags)| {
-        let data = lags.iter().map(|lag| lag.json(&cluster, &name)).collect();
-        cluster.list("KafkaConsumerLagList", &["consumer-groups", &name, "lags"], data)
-    }))
+pub(super) async fn lag(asked: Asked) -> Response {
+    let found = asked.lags().await.and_then(|lags| asked.find(lags, |lag| &lag.partition, "Consumer lag"));
+    said(found.map(|lag| lag.json(&asked.cluster, &asked.group)))
 }
 
-pub(super) async fn lag_summary(
-    State(doors): State<Arc<Doors>>,
-    path: GroupPath,
-    extensions: Extensions,
-    headers: HeaderMap,
-) -> Response {
-    let caller = Caller::of(&extensions, &doors.services.auth);
+pub(super) async fn lag_summary(asked: Asked) -> Response {
+    let Asked { cluster, group: name, .. } = &asked;
     let summary = async {
-        let (cluster, name, lags) = doors.lags(&caller, path, &headers).await?;
+        let lags = asked.lags().await?;
         let most = lags.iter().max_by_key(|lag| lag.lag());
         let most = most.ok_or_else(|| KafkaError::nothing_called(format!("Consumer lag summary of group {name}")))?;
         let total: u64 = lags.iter().map(Lag::lag).sum();
@@ -84,12 +120,12 @@ pub(super) async fn lag_summary(
             "max_lag_partition_id": most.partition.partition,
             "max_lag": most.lag(),
             "total_lag": total,
-            "max_lag_consumer": cluster.related(&["consumer-groups", &name, "consumers", &most.reader]),
+            "max_lag_consumer": cluster.related(&["consumer-groups", name, "consumers", &most.reader]),
             "max_lag_partition": cluster.related(&["topics", topic, "partitions", &p]),
         });
         let names = format!("/consumer-group={name}/lag-summary");
         let kind = "KafkaConsumerGroupLagSummary";
-        Ok(cluster.object(kind, &["consumer-groups", &name, "lag-summary"], &names, fields))
+        Ok(cluster.object(kind, &["consumer-groups", name, "lag-summary"], &names, fields))
     };
     said(summary.await)
 }
@@ -102,48 +138,76 @@ struct Lag {
     end: Offset,
 }
 
-impl Doors {
-    async fn of_group<R: Send>(
-        &self,
-        path: GroupPath,
-        headers: &HeaderMap,
-        look: impl FnOnce(&Cluster, &str, &Group) -> R + Send,
-    ) -> Result<(Cluster, String, R), KafkaError> {
-        let Path((cluster, name)) = path.map_err(|_| KafkaError::not_found())?;
-        let cluster = self.cluster(&cluster, headers).await?;
-        let found = self.groups.read(|all| all.groups.get(&name).map(|group| look(&cluster, &name, group))).await?;
-        let found = found.ok_or_else(|| {
-            KafkaError::nothing_called(format!("Consumer group {}", crate::ingest::json::shortened(&name)))
-        })?;
-        Ok((cluster, name, found))
+impl Asked {
+    /// Looks at the group, which must be there.
+    async fn look<R: Send>(&self, look: impl FnOnce(&Group) -> R + Send) -> Result<R, KafkaError> {
+        let found = self.doors.groups.read(|all| all.groups.get(&self.group).map(look)).await?;
+        found.ok_or_else(|| KafkaError::nothing_called(format!("Consumer group {}", shortened(&self.group))))
+    }
+
+    /// The same, and the consumer must be one of its instances.
+    async fn look_at_consumer<R: Send>(&self, look: impl FnOnce(&Group) -> R + Send) -> Result<R, KafkaError> {
+        let found = self.look(|group| group.instances.contains_key(&self.consumer).then(|| look(group))).await?;
+        found.ok_or_else(|| KafkaError::nothing_called(format!("Consumer {}", shortened(&self.consumer))))
+    }
+
+    /// What the consumer reads, of the topics that the caller may read.
+    async fn assigned(&self) -> Result<Vec<TopicPartition>, KafkaError> {
+        let seen = |partition: &TopicPartition| self.may_read(partition);
+        self.look_at_consumer(|group| group.assignment(&self.consumer).into_iter().filter(seen).collect()).await
+    }
+
+    /// The one of the path's partition.
+    fn find<T>(&self, all: Vec<T>, place: impl Fn(&T) -> &TopicPartition, what: &'static str) -> Result<T, KafkaError> {
+        let is_asked = |one: &T| place(one).topic.as_str() == self.topic && place(one).partition == self.partition;
+        all.into_iter().find(is_asked).ok_or_else(|| {
+            let (topic, partition) = (shortened(&self.topic), self.partition);
+            KafkaError::nothing_called(format!("{what} of partition {partition} of topic {topic}"))
+        })
+    }
+
+    fn may_read(&self, partition: &TopicPartition) -> bool {
+        self.caller.may(Action::Consume, partition.topic.as_str())
+    }
+
+    fn assignment(&self, partition: &TopicPartition) -> Value {
+        let Self { cluster, group, consumer, .. } = self;
+        let (topic, p) = (partition.topic.as_str(), partition.partition.to_string());
+        cluster.object(
+            "KafkaConsumerAssignment",
+            &["consumer-groups", group, "consumers", consumer, "assignments", topic, "partitions", &p],
+            &format!("/consumer-group={group}/consumer={consumer}/assignment={topic}/partition={p}"),
+            json!({
+                "consumer_group_id": group,
+                "consumer_id": consumer,
+                "topic_name": topic,
+                "partition_id": partition.partition,
+                "partition": cluster.related(&["topics", topic, "partitions", &p]),
+                "lag": cluster.related(&["consumer-groups", group, "lags", topic, "partitions", &p]),
+            }),
+        )
     }
 
     /// Of the topics that the caller may read.
-    async fn lags(
-        &self,
-        caller: &Caller,
-        path: GroupPath,
-        headers: &HeaderMap,
-    ) -> Result<(Cluster, String, Vec<Lag>), KafkaError> {
-        let committed = |_: &Cluster, _: &str, group: &Group| {
+    async fn lags(&self) -> Result<Vec<Lag>, KafkaError> {
+        let committed = |group: &Group| {
             let of = |(partition, committed): (&TopicPartition, &crate::ingest::consumers::Committed)| {
                 let reader = group.owners.get(partition).cloned().unwrap_or_default();
                 (partition.clone(), (reader, committed.offset))
             };
-            let seen = group.committed.iter().filter(|(p, _)| caller.may(Action::Consume, p.topic.as_str()));
-            seen.map(of).collect::<BTreeMap<_, _>>()
+            group.committed.iter().filter(|(p, _)| self.may_read(p)).map(of).collect::<BTreeMap<_, _>>()
         };
-        let (cluster, name, committed) = self.of_group(path, headers, committed).await?;
+        let committed = self.look(committed).await?;
         let mut lags = Vec::with_capacity(committed.len());
         for (partition, (reader, committed)) in committed {
-            match self.services.log.bounds(&partition).await {
+            match self.doors.services.log.bounds(&partition).await {
                 Ok(bounds) => lags.push(Lag { partition, reader, committed, end: bounds.end }),
                 // What was committed of a topic outlives it.
                 Err(LogError::UnknownTopic(_) | LogError::UnknownPartition(_)) => {}
                 Err(e) => return Err(KafkaError::of_log(&e)),
             }
         }
-        Ok((cluster, name, lags))
+        Ok(lags)
     }
 }
 
@@ -191,7 +255,7 @@ impl Cluster {
                 "partition_assignor": "sticky",
                 "state": state,
                 "generation": group.generation,
-                "coordinator": self.related(&["brokers", &BROKER.to_string()]),
+                "coordinator": self.broker_related(),
                 "consumer": at("consumers"),
                 "lag_summary": at("lag-summary"),
             }),

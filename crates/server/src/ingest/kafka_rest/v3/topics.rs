@@ -19,14 +19,14 @@ use crate::{
     error::KafkaError,
     ingest::{
         Doors, Permit,
-        json::{Object, Whole},
+        json::{Object, Whole, shortened},
         kafka_rest::{consumers::parse, metadata::topic_settings},
     },
 };
 
-type Names<T> = Result<Path<T>, PathRejection>;
+pub(super) type Names<T> = Result<Path<T>, PathRejection>;
 
-fn names<T>(path: Names<T>) -> Result<T, KafkaError> {
+pub(super) fn names<T>(path: Names<T>) -> Result<T, KafkaError> {
     path.map(|Path(names)| names).map_err(|_| KafkaError::not_found())
 }
 
@@ -43,18 +43,6 @@ pub(super) async fn clusters(State(doors): State<Arc<Doors>>, headers: HeaderMap
 
 pub(super) async fn cluster(State(doors): State<Arc<Doors>>, path: Names<String>, headers: HeaderMap) -> Response {
     said(async { Ok(doors.cluster(&names(path)?, &headers).await?.itself()) }.await)
-}
-
-pub(super) async fn brokers(State(doors): State<Arc<Doors>>, path: Names<String>, headers: HeaderMap) -> Response {
-    let list = async {
-        let cluster = doors.cluster(&names(path)?, &headers).await?;
-        let id = BROKER.to_string();
-        let listen = doors.services.config.server.listen;
-        let fields = json!({ "broker_id": BROKER, "host": listen.ip(), "port": listen.port(), "rack": null });
-        let broker = cluster.object("KafkaBroker", &["brokers", &id], &format!("/broker={id}"), fields);
-        Ok(cluster.list("KafkaBrokerList", &["brokers"], vec![broker]))
-    };
-    said(list.await)
 }
 
 /// Those that the caller may see.
@@ -228,11 +216,7 @@ pub(super) async fn partition(
     headers: HeaderMap,
 ) -> Response {
     let partition = async {
-        let (cluster, topic, partition) = names(path)?;
-        let (cluster, (topic, n)) = doors.topic_of(Ok(Path((cluster, topic))), &headers).await?;
-        if partition >= n {
-            return Err(KafkaError::partition_not_found());
-        }
+        let (cluster, topic, partition) = doors.partition_of(path, &headers).await?;
         Ok(cluster.partition(&topic, partition))
     };
     said(partition.await)
@@ -252,7 +236,7 @@ impl Doors {
     }
 
     /// The topic of a path, and how many partitions it has.
-    async fn topic_of(
+    pub(super) async fn topic_of(
         &self,
         path: Names<(String, String)>,
         headers: &HeaderMap,
@@ -262,6 +246,17 @@ impl Doors {
         let known = cluster.description.topics.get_key_value(topic.as_str()).map(|(topic, n)| (topic.clone(), *n));
         let known = known.filter(|(topic, _)| !topic.is_internal()).ok_or_else(KafkaError::not_hosted)?;
         Ok((cluster, known))
+    }
+
+    /// The partition of a path.
+    pub(super) async fn partition_of(
+        &self,
+        path: Names<(String, String, u32)>,
+        headers: &HeaderMap,
+    ) -> Result<(Cluster, TopicName, u32), KafkaError> {
+        let (cluster, topic, partition) = names(path)?;
+        let (cluster, (topic, n)) = self.topic_of(Ok(Path((cluster, topic))), headers).await?;
+        if partition < n { Ok((cluster, topic, partition)) } else { Err(KafkaError::partition_not_found()) }
     }
 
     async fn create_topic(
@@ -339,7 +334,7 @@ impl Doors {
     fn setting(&self, topic: &TopicName, name: &str) -> Result<(&'static str, String), KafkaError> {
         let settings = topic_settings(&self.services.config);
         settings.into_iter().find(|(known, _)| *known == name).ok_or_else(|| {
-            let name = crate::ingest::json::shortened(name);
+            let name = shortened(name);
             KafkaError::nothing_called(format!("Config {name} of topic {topic}"))
         })
     }
@@ -356,7 +351,7 @@ impl Doors {
         if is_reset || wanted == is {
             return Ok(());
         }
-        let wanted = crate::ingest::json::shortened(&wanted);
+        let wanted = shortened(&wanted);
         Err(KafkaError::invalid_topic(format!(
             "Invalid value {wanted} for configuration {name}: it is {is} for all topics, a setting of the server"
         )))
@@ -370,7 +365,7 @@ impl Cluster {
             &[],
             "",
             json!({
-                "controller": self.related(&["brokers", "1"]),
+                "controller": self.broker_related(),
                 "acls": self.related(&["acls"]),
                 "brokers": self.related(&["brokers"]),
                 "broker_configs": self.related(&["broker-configs"]),
@@ -428,7 +423,7 @@ impl Cluster {
             json!({
                 "topic_name": topic,
                 "partition_id": partition,
-                "leader": at(&["replicas", "1"]),
+                "leader": at(&["replicas", &BROKER.to_string()]),
                 "replicas": at(&["replicas"]),
                 "reassignment": at(&["reassignment"]),
             }),
