@@ -148,7 +148,7 @@ fn records(folder: &DataFolder, partition: &TopicPartition, from: Offset, count:
 
 async fn landing(folder: &DataFolder) -> Result<Rows> {
     let store = data::look_at(&folder.landing())?;
-    let listing = objects::list(store.objects().as_ref(), None, &Checkpoint::start_of(LogId::NONE)).await?;
+    let listing = objects::list(&store, None, &Checkpoint::start_of(LogId::NONE)).await?;
     let mut rows = Rows::new();
     for object in &listing.objects {
         rows.push(row! {
