@@ -11,7 +11,7 @@ use http::{Request, request::Parts};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use server::auth::Auth;
 use tokio::net::TcpStream;
-use tracing::subscriber::DefaultGuard;
+use tracing::{Dispatch, dispatcher::DefaultGuard};
 
 use crate::{
     auth::{Keys, ask, ask_with, id_of, signed_call},
@@ -35,18 +35,33 @@ impl std::io::Write for Lines {
     }
 }
 
+/// While it lives, lines are collected.
+pub(crate) struct Collecting {
+    _default: DefaultGuard,
+    _beside: Dispatch,
+}
+
+impl Collecting {
+    fn by(subscriber: impl Into<Dispatch>) -> Self {
+        // While there is one alone, whichever thread comes to a line first decides by what it has itself
+        // whether anybody wants it: tests beside this one have nothing, and the line would be lost here.
+        let beside = Dispatch::new(tracing_subscriber::registry());
+        Self { _default: tracing::dispatcher::set_default(&subscriber.into()), _beside: beside }
+    }
+}
+
 impl Lines {
-    /// As text, at every level, until the guard goes.
-    pub(crate) fn collect(&self) -> DefaultGuard {
+    /// As text, at every level.
+    pub(crate) fn collect(&self) -> Collecting {
         let writer = self.clone();
         let lines = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE);
-        tracing::subscriber::set_default(lines.with_writer(move || writer.clone()).with_ansi(false).finish())
+        Collecting::by(lines.with_writer(move || writer.clone()).with_ansi(false).finish())
     }
 
-    fn collect_json(&self) -> DefaultGuard {
+    fn collect_json(&self) -> Collecting {
         let writer = self.clone();
         let lines = tracing_subscriber::fmt().json().with_max_level(tracing::Level::TRACE);
-        tracing::subscriber::set_default(lines.with_writer(move || writer.clone()).finish())
+        Collecting::by(lines.with_writer(move || writer.clone()).finish())
     }
 
     /// What came since the last call.
