@@ -41,7 +41,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Formatting, lints, tidy, licences and all tests: what a change must pass.
+    /// Formatting, lints, tidy and licences: what a change must pass before its tests are run.
     Ci,
     /// All tests, with whatever they need set up first.
     Test(test::Arguments),
@@ -51,7 +51,7 @@ enum Command {
     Tidy,
     /// Figures of the release binary on this machine. Without a name: the list of benches.
     Bench(bench::Arguments),
-    /// Claims about the release binary that other people's programs check.
+    /// Claims that take longer to check than a test may, or root, or other people's programs.
     Prove(prove::Arguments),
 }
 

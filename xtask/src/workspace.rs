@@ -56,11 +56,9 @@ pub(crate) fn cache_folder() -> Result<PathBuf> {
 }
 
 /// Rows of the source database, which are other people's and therefore not part of the
-/// project: CORKBOARD_REAL_ROWS, or `shared/data` beside the checkout.
+/// project: where CORKBOARD_REAL_ROWS says.
 pub(crate) fn real_rows() -> Option<PathBuf> {
-    let named = env::var_os("CORKBOARD_REAL_ROWS").map(PathBuf::from);
-    let beside = || root().parent().map(|parent| parent.join("shared/data"));
     // Tests run in the folders of their crates, so that a relative path would mislead them.
-    let folder = named.or_else(beside)?.canonicalize().ok()?;
+    let folder = PathBuf::from(env::var_os("CORKBOARD_REAL_ROWS")?).canonicalize().ok()?;
     folder.join("pin.jsonl").is_file().then_some(folder)
 }

@@ -144,7 +144,8 @@ impl App {
     }
 
     /// Serves until the stop: then refuses, answers what is under way, finishes what nobody waits for
-    /// any more, lets the tasks commit, and closes the log. A second signal leaves at once; what was acknowledged is durable.
+    /// any more, lets the tasks commit, and closes the log. A second signal leaves at once; what was
+    /// acknowledged is durable.
     pub async fn run(self, shutdown: Shutdown) -> Result<()> {
         let tasks_stop = Stop::new();
         let driver = tokio::spawn(self.driver.run(tasks_stop.clone(), shutdown.at_once.clone()));

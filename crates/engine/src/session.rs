@@ -91,7 +91,7 @@ impl Resources {
 }
 
 /// Has one task alone divide rows among partitions: when two of them spill, DataFusion 55.2 may
-/// wait for ever (apache/datafusion#24883, mended after it).
+/// wait for ever.
 #[derive(Debug)]
 struct OneWriterPerPartition;
 

@@ -118,7 +118,7 @@ fn check_refuses_what_up_refuses() {
         ("[log]\nmax_queue_bytes = 1000\n", "log.max_queue_bytes"),
         ("[server]\nlisten = \"0.0.0.0:0\"\n", "authentication"),
         ("[server]\ntls_cert_file = \"no.pem\"\ntls_key_file = \"no.key\"\n", "no.pem"),
-        ("[auth]\nmode = \"keys\"\n", "keys.toml"),
+        ("[auth]\nmode = \"keys\"\n", "keys.secret"),
     ] {
         let listen = if settings.contains("[server]") { "" } else { "[server]\nlisten = \"127.0.0.1:0\"\n" };
         let config = pipeline::settings(scratch.path(), &format!("{settings}{listen}"));

@@ -43,12 +43,8 @@ struct Golden {
 }
 
 fn real_rows() -> PathBuf {
-    let folder = match std::env::var_os("CORKBOARD_REAL_ROWS") {
-        Some(folder) => PathBuf::from(folder),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"),
-    };
-    assert!(folder.is_dir(), "{} is no folder: CORKBOARD_REAL_ROWS names the one with the rows", folder.display());
-    folder
+    let folder = std::env::var_os("CORKBOARD_REAL_ROWS").expect("CORKBOARD_REAL_ROWS names the folder with the rows");
+    PathBuf::from(folder)
 }
 
 fn rows_of(folder: &Path) -> Rows {

@@ -101,9 +101,14 @@ pub(in crate::ingest) struct Command {
     pub(in crate::ingest) epoch: u32,
     pub(in crate::ingest) lease_ms: u64,
     /// Partitions of which the group may have committed an offset.
-    #[serde(default = "usize::max_value")]
+    #[serde(default = "unlimited")]
     pub(in crate::ingest) max_offsets: usize,
     pub(in crate::ingest) act: Act,
+}
+
+/// As it was before commands said it.
+fn unlimited() -> usize {
+    usize::MAX
 }
 
 #[derive(Serialize, Deserialize)]
