@@ -8,7 +8,7 @@ use engine::{
     batch::{Batch, BatchTask},
     definitions::Definitions,
     haste::Haste,
-    landing::Landing,
+    landing::{Floors, Landing},
     maintain::{Compact, Retain, Trim, Vacuum},
     serving::Serving,
     speed::Speed,
@@ -257,7 +257,7 @@ impl Parts<'_> {
         Trim {
             log,
             retain,
-            landing: self.landing.clone(),
+            landing: Floors::of(self.landing.clone()),
             tables: self.tables.clone(),
             definitions: self.definitions.clone(),
         }

@@ -137,7 +137,7 @@ fn records(folder: &DataFolder, partition: &TopicPartition, from: Offset, count:
 
 async fn landing(folder: &DataFolder) -> Result<Rows> {
     let store = folder.open_landing()?;
-    let listing = objects::list(store.objects().as_ref(), None, &Checkpoint::start_of(LogId::NONE)).await?;
+    let listing = objects::list(&store, None, &Checkpoint::start_of(LogId::NONE)).await?;
     let mut rows = Rows::new();
     for object in &listing.objects {
         rows.push(row! {

@@ -29,7 +29,10 @@ use self::{
 use crate::{
     cleaning::{self, Cleaning},
     definitions::Definitions,
-    landing::{marker, objects},
+    landing::{
+        marker,
+        objects::{self, LandingObject},
+    },
     store::Store,
     table::{Change, Files, Table, TableDef, Tables},
 };
@@ -65,38 +68,44 @@ impl Batch {
     pub async fn run(&self, whole: bool, stop: &Stop, watch: Watch<'_>) -> Result<Outcome> {
         let began = Instant::now();
         let previous = manifest::latest(&self.tables).await?;
-        let listing = objects::list(self.landing.objects().as_ref(), None, &Checkpoint::start_of(LogId::NONE))
-            .await
-            .with_context(|| format!("the landing folder {}", self.landing))?;
-        // After the listing: who sees an object of ours sees the marker that was written before.
-        let marker = marker::read(self.landing.objects().as_ref()).await?;
+        let folder = || format!("the landing folder {}", self.landing);
+        let partitions = objects::partitions(&self.landing).await.with_context(folder)?;
+        // After them: who sees an object of ours sees the marker that was written before.
+        let marker = marker::read(self.landing.as_ref()).await?;
         let log = marker.as_ref().map_or_else(Uuid::nil, |m| m.log);
         let mut manifest = Manifest::begin(log);
         let mut report = Report::default();
+        let mut troubles = Vec::new();
+        let mut begun = Vec::new();
+        // Where nothing was ever landed, it is not known yet whose landing folder it will be.
+        let is_anyones = partitions.is_empty() && previous.is_none();
+        let streams: &[Arc<Cleaning>] = if is_anyones { &[] } else { &self.definitions.streams };
+        for cleaning in streams {
+            match self.begin_stream(cleaning, log, whole, &partitions, previous.as_ref()).await {
+                Ok(stream) => begun.push(stream),
+                Err(e) => troubles.push(format!("stream {}: {e:#}", cleaning.stream().name)),
+            }
+        }
+        let from = Checkpoint { log: LogId { id: log, epoch: 0 }, next: wanted(&partitions, &begun) };
+        let listing = objects::list(&self.landing, None, &from).await.with_context(folder)?;
         manifest.skipped.extend(listing.foreign.iter().map(ToString::to_string));
         let n_unnamed = listing.n_foreign - listing.foreign.len();
         if n_unnamed > 0 {
             manifest.skipped.push(format!("{n_unnamed} more objects are no landing objects"));
         }
-        self.note_topics_of_no_stream(&listing, &mut report);
-        if listing.objects.is_empty() && previous.is_none() {
-            // Nothing was ever landed: whose landing folder it will be is not known yet.
+        self.note_topics_of_no_stream(&partitions, &mut report);
+        if is_anyones {
             report.notices.extend(manifest.skipped);
             return Ok(Outcome { manifest: None, report });
         }
 
-        let mut troubles = Vec::new();
-        let mut works = Vec::new();
-        for cleaning in &self.definitions.streams {
-            let source = match &marker {
-                Some(marker) => Source::Own(marker.clone()),
-                None => Source::Foreign,
-            };
-            match self.plan_stream(cleaning, log, source, whole, &listing, previous.as_ref()).await {
-                Ok(work) => works.push(work),
-                Err(e) => troubles.push(format!("stream {}: {e:#}", cleaning.stream().name)),
-            }
+        let mut objects: BTreeMap<TopicPartition, Vec<LandingObject>> = BTreeMap::new();
+        // A partition that came meanwhile is for the next run, which sees whose it is.
+        for object in listing.objects.into_iter().filter(|o| from.next.contains_key(&o.partition)) {
+            objects.entry(object.partition.clone()).or_default().push(object);
         }
+        let source = || marker.clone().map_or(Source::Foreign, Source::Own);
+        let works: Vec<Work> = begun.into_iter().map(|stream| stream.plan(&mut objects, source())).collect();
         let total_bytes = works.iter().map(|w| w.plan.size_bytes()).sum();
         let mut done_bytes = 0;
         let mut is_changed = false;
@@ -145,8 +154,8 @@ impl Batch {
         Ok(Outcome { manifest: None, report })
     }
 
-    fn note_topics_of_no_stream(&self, listing: &objects::Listing, report: &mut Report) {
-        let topics: BTreeSet<&str> = listing.objects.iter().map(|o| o.partition.topic.as_str()).collect();
+    fn note_topics_of_no_stream(&self, partitions: &[TopicPartition], report: &mut Report) {
+        let topics: BTreeSet<&str> = partitions.iter().map(|p| p.topic.as_str()).collect();
         for topic in topics.into_iter().filter(|t| self.definitions.stream_of(t).is_none()) {
             report.notices.push(format!("topic {topic} belongs to no stream: it is kept and landed, and not cleaned"));
         }
@@ -161,30 +170,25 @@ impl Batch {
         }
     }
 
-    /// Decides what a stream's run takes in.
-    async fn plan_stream(
+    /// Opens a stream's tables, and decides from where its run takes in what was landed.
+    async fn begin_stream(
         &self,
         cleaning: &Arc<Cleaning>,
         log: Uuid,
-        source: Source,
         whole: bool,
-        listing: &objects::Listing,
+        landed: &[TopicPartition],
         previous: Option<&Manifest>,
-    ) -> Result<Work> {
+    ) -> Result<Begun> {
         let stream = cleaning.stream();
         let rows_def = self.def(cleaning, log, &stream.name, cleaning.schema());
         let rejects_def = self.def(cleaning, log, &stream.rejected(), &cleaning::rejects_schema());
         let mut rows = self.tables.open_or_create(&rows_def).await?;
         let mut rejects = self.tables.open_or_create(&rejects_def).await?;
-        let of_stream = listing.objects.iter().filter(|o| stream.takes(o.partition.topic.as_str()));
-        let mut objects: BTreeMap<TopicPartition, Vec<objects::LandingObject>> = BTreeMap::new();
-        for object in of_stream {
-            objects.entry(object.partition.clone()).or_default().push(object.clone());
-        }
+        let landed = landed.iter().filter(|p| stream.takes(p.topic.as_str()));
         // A partition may have lost its objects; its table still knows it.
         let before = previous.and_then(|m| m.streams.get(&stream.name));
         let known = before.into_iter().flat_map(|run| run.through.keys());
-        let partitions: BTreeSet<TopicPartition> = objects.keys().chain(known).cloned().collect();
+        let partitions: BTreeSet<TopicPartition> = landed.chain(known).cloned().collect();
         self.definitions.refuse_shared(stream, &partitions)?;
         let partitions: Vec<TopicPartition> = partitions.into_iter().collect();
         let id = LogId { id: log, epoch: 0 };
@@ -194,8 +198,7 @@ impl Batch {
         let lags = partitions.iter().any(|p| rejects_at.next_of(p) < at.next_of(p));
         let whole = whole || is_another_definition || lags;
         let from = if whole { Checkpoint::start_of(id) } else { at.clone() };
-        let plan = Plan::of(&objects, &from, source);
-        Ok(Work { cleaning: cleaning.clone(), rows_def, rejects_def, rows, rejects, at, rejects_at, whole, plan })
+        Ok(Begun { cleaning: cleaning.clone(), rows_def, rejects_def, rows, rejects, at, rejects_at, whole, from })
     }
 
     /// Cleans what is new of a stream and commits it. None if stopped; the flag says whether
@@ -270,6 +273,38 @@ impl Batch {
         run.through.extend(taken.ranges.iter().map(|r| (r.partition.clone(), r.end)));
         run.table_version = rows.version();
         Ok(Some((run, true)))
+    }
+}
+
+/// One stream's part of a run, before it is known which objects it takes in.
+struct Begun {
+    cleaning: Arc<Cleaning>,
+    rows_def: TableDef,
+    rejects_def: TableDef,
+    rows: Table,
+    rejects: Table,
+    at: Checkpoint,
+    rejects_at: Checkpoint,
+    whole: bool,
+    from: Checkpoint,
+}
+
+/// From where the streams take in what was landed; of topics that none takes, nothing.
+fn wanted(partitions: &[TopicPartition], begun: &[Begun]) -> BTreeMap<TopicPartition, Offset> {
+    let from = |p: &TopicPartition| {
+        let stream = begun.iter().find(|begun| begun.cleaning.stream().takes(p.topic.as_str()));
+        stream.map_or(Offset(u64::MAX), |begun| begun.from.next_of(p))
+    };
+    partitions.iter().map(|p| (p.clone(), from(p))).collect()
+}
+
+impl Begun {
+    /// Takes its objects out of those that were found.
+    fn plan(self, objects: &mut BTreeMap<TopicPartition, Vec<LandingObject>>, source: Source) -> Work {
+        let Self { cleaning, rows_def, rejects_def, rows, rejects, at, rejects_at, whole, from } = self;
+        let own = objects.extract_if(.., |partition, _| cleaning.stream().takes(partition.topic.as_str())).collect();
+        let plan = Plan::of(&own, &from, source);
+        Work { cleaning, rows_def, rejects_def, rows, rejects, at, rejects_at, whole, plan }
     }
 }
 

@@ -20,15 +20,16 @@ use std::{
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 use model::{
     Bounds, Checkpoint, EventLog, LogError, LogId, Offset, Report, Stop, Task, TopicPartition, config::LandingConfig,
 };
-use object_store::{Error, ObjectStoreExt, PutMode, path::Path};
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, path::Path};
 
 use self::{
     cut::{Closed, Open},
     marker::Marker,
-    objects::{LandingObject, TOPICS_DIR},
+    objects::{LandingObject, Listed},
     reader::Reader,
 };
 use crate::{haste::Haste, store::Store};
@@ -98,44 +99,66 @@ impl Landing {
     /// Where a partition goes on, as the store says: after its last object, which must hold what the
     /// log holds. Everything below is durable.
     pub async fn position(&self, log: LogId, partition: &TopicPartition) -> anyhow::Result<Offset> {
-        let objects = self.store.objects();
-        let marker = marker::read(&*objects).await?.filter(|marker| marker.log == log.id);
+        let marker = marker::read_alone(self.store.as_ref()).await?.filter(|marker| marker.log == log.id);
         let Some(marker) = marker else { return Ok(Offset::ZERO) };
         let begin_at = marker.begin_at.get(partition).copied().unwrap_or_default();
-        let listing = objects::list_from(&*objects, partition, Offset(u64::MAX)).await?;
+        let listing = objects::list_from(&self.store, partition, Offset(u64::MAX)).await?;
         let Some(last) = listing.objects.last() else { return Ok(begin_at) };
         let end = self.end_of(last).await?;
-        self.store.settle(&objects::folder_of(partition)).await?;
+        self.store.settle([objects::folder_of(partition)].into()).await?;
         Ok(end.max(begin_at))
     }
 
     /// How far landing has come, as the store says: durable, exact, and as expensive as
     /// reading the last object of every partition.
     pub async fn checkpoint(store: &Store) -> anyhow::Result<Checkpoint> {
-        let objects = store.objects();
-        let mut checkpoint = Self::floors(store).await?;
-        for last in objects::last_of_each(&*objects).await? {
-            let n_lines = objects::count_lines(&*objects, &last).await?;
+        let mut checkpoint = Floors::of(store.clone()).read().await?;
+        let last = objects::last_of_each(store).await?;
+        let folders = last.iter().map(|last| objects::folder_of(&last.partition)).collect();
+        for last in last {
+            let n_lines = objects::count_lines(store.as_ref(), &last).await?;
             checkpoint.next.insert(last.partition, Offset(last.start.0 + n_lines));
         }
-        store.settle(&Path::from(TOPICS_DIR)).await?;
+        store.settle(folders).await?;
         Ok(checkpoint)
     }
+}
 
-    /// The start of the last object of every partition: all records before it are landed and
-    /// durable. No object is read for it. This is what trimming wants: it leaves the log what
-    /// it takes to check the last object. The caller compares `log.id` with the log's; it is
-    /// `LogId::NONE` where no log of ours has landed.
-    pub async fn floors(store: &Store) -> anyhow::Result<Checkpoint> {
-        let objects = store.objects();
-        let marker = marker::read(&*objects).await?;
+/// The start of the last object of every partition: all records before it are landed and durable. No
+/// object is looked at for it. This is what trimming wants: it leaves the log what it takes to check
+/// the last object.
+pub struct Floors {
+    store: Store,
+    /// Where those start whose names are known to be durable: only what came since is synced.
+    settled: BTreeMap<TopicPartition, Offset>,
+}
+
+impl Floors {
+    pub fn of(store: Store) -> Self {
+        Self { store, settled: BTreeMap::new() }
+    }
+
+    /// Asks the store. The caller compares `log.id` with the log's; it is `LogId::NONE` where no log of
+    /// ours has landed.
+    pub async fn read(&mut self) -> anyhow::Result<Checkpoint> {
+        let marker = marker::read_alone(self.store.as_ref()).await?;
         let log = marker.map_or(LogId::NONE, |marker| LogId { id: marker.log, epoch: 0 });
-        let mut checkpoint = Checkpoint::start_of(log);
-        for last in objects::last_of_each(&*objects).await? {
-            checkpoint.next.insert(last.partition, last.start);
-        }
-        store.settle(&Path::from(TOPICS_DIR)).await?;
-        Ok(checkpoint)
+        let last = objects::last_starts(&self.store).await?;
+        let came = last.iter().filter(|(partition, start)| self.settled.get(*partition) != Some(*start));
+        let folders = came.flat_map(|(partition, _)| objects::folders_of(partition)).collect();
+        self.store.settle(folders).await?;
+        self.settled.clone_from(&last);
+        Ok(Checkpoint { log, next: last })
+    }
+}
+
+impl Listed for Store {
+    fn objects(&self) -> &dyn ObjectStore {
+        self.as_ref()
+    }
+
+    fn names(&self, prefix: &Path) -> BoxStream<'static, object_store::Result<(Path, Option<u64>)>> {
+        Self::names(self, prefix)
     }
 }
 
@@ -311,7 +334,7 @@ impl Landing {
 
     /// Where the partition goes on: after its last object, which must hold what the log holds.
     async fn ask_store(&self, partition: &TopicPartition, now: Duration, run: &mut Run<'_>) -> anyhow::Result<Hint> {
-        let listing = objects::list_from(&*self.store.objects(), partition, Offset(u64::MAX)).await?;
+        let listing = objects::list_from(&self.store, partition, Offset(u64::MAX)).await?;
         run.report.notices.extend(listing.foreign.iter().map(ToString::to_string));
         if listing.n_foreign > listing.foreign.len() {
             run.report.notices.push(format!("{} objects of {partition} are no landing objects", listing.n_foreign));
@@ -436,4 +459,68 @@ fn check_range(partition: &TopicPartition, position: Offset, bounds: Bounds) -> 
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use futures::executor::block_on;
+
+    use super::*;
+    use crate::store::{self, journal};
+
+    const N_OBJECTS: u64 = 300;
+
+    /// Without a runtime all work is done on the test's own thread, whose calls are noted: after many
+    /// objects of two partitions, and one more of each foreign kind.
+    fn landed(store: &Store) -> [TopicPartition; 2] {
+        let partitions = ["t-0", "t-1"].map(|partition| partition.parse().unwrap());
+        for partition in &partitions {
+            (0..N_OBJECTS).for_each(|n| put(store, partition, n));
+        }
+        for name in ["t+0+0000000007.txt", "t+0+7.json"] {
+            let key = objects::folder_of(&partitions[0]).join(name);
+            block_on(store.objects().put(&key, "1\n".into())).unwrap();
+        }
+        partitions
+    }
+
+    fn put(store: &Store, partition: &TopicPartition, start: u64) {
+        block_on(store.objects().put(&objects::key_of(partition, Offset(start)), "1\n".into())).unwrap();
+    }
+
+    #[test]
+    fn of_what_was_landed_long_ago_the_names_are_read_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store::open(folder.path().to_str().unwrap()).unwrap();
+        let [first, second] = landed(&store);
+        let next = [(first, Offset(N_OBJECTS - 2)), (second, Offset(N_OBJECTS))].into();
+        journal::take();
+        let listing = block_on(objects::list(&store, None, &Checkpoint { log: LogId::NONE, next })).unwrap();
+        assert_eq!(journal::take(), [""; 0]);
+        let found: Vec<_> = listing.objects.iter().map(|o| (o.partition.partition, o.start.0, o.size_bytes)).collect();
+        assert_eq!(found, [(0, N_OBJECTS - 2, 2), (0, N_OBJECTS - 1, 2), (1, N_OBJECTS - 1, 2)]);
+        let foreign: Vec<_> = listing.foreign.iter().map(|f| f.key.filename().unwrap()).collect();
+        assert_eq!((foreign, listing.n_foreign), (vec!["t+0+0000000007.txt", "t+0+7.json"], 2));
+    }
+
+    #[test]
+    fn what_was_seen_to_be_durable_is_not_synced_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store::open(folder.path().to_str().unwrap()).unwrap();
+        let [first, second] = landed(&store);
+        let mut floors = Floors::of(store.clone());
+        journal::take();
+        let mut read = || (block_on(floors.read()).unwrap().next, journal::take());
+        let at = |n| BTreeMap::from([(first.clone(), Offset(N_OBJECTS - 1)), (second.clone(), Offset(n))]);
+        let all = ["sync folder topics", "sync folder t", "sync folder partition=0", "sync folder partition=1"];
+        assert_eq!(read(), (at(N_OBJECTS - 1), all.map(str::to_owned).to_vec()));
+        assert_eq!(read(), (at(N_OBJECTS - 1), vec![]));
+        put(&store, &second, N_OBJECTS);
+        journal::take();
+        let fresh = ["sync folder topics", "sync folder t", "sync folder partition=1"];
+        assert_eq!(read(), (at(N_OBJECTS), fresh.map(str::to_owned).to_vec()));
+        assert_eq!(read(), (at(N_OBJECTS), vec![]));
+    }
 }

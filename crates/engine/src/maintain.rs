@@ -14,10 +14,9 @@ use model::{
 use crate::{
     batch::manifest,
     definitions::Definitions,
-    landing::Landing,
+    landing::Floors,
     mergeable,
     session::{Mode, Resources},
-    store::Store,
     table::{self, Table, Tables},
 };
 
@@ -47,7 +46,7 @@ pub struct Vacuum {
 pub struct Trim {
     pub log: Arc<dyn EventLog>,
     pub retain: Retain,
-    pub landing: Store,
+    pub landing: Floors,
     pub tables: Tables,
     pub definitions: Arc<Definitions>,
 }
@@ -191,7 +190,7 @@ impl Task for Trim {
     async fn run(&mut self, stop: &Stop) -> Result<Report> {
         let mut report = Report::default();
         let description = self.log.describe().await?;
-        let landed = Landing::floors(&self.landing).await?;
+        let landed = self.landing.read().await?;
         // Another log's landing folder says nothing about this log's records.
         let is_ours = landed.log.id == description.id.id;
         let mut floors = BTreeMap::new();

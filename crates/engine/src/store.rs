@@ -7,12 +7,15 @@ mod durable_fs;
 mod local;
 mod walk;
 
-use std::{fmt, path::Path as FsPath, sync::Arc};
+use std::{collections::BTreeSet, fmt, path::Path as FsPath, sync::Arc};
 
 use anyhow::{Context, bail};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{ObjectStore, memory::InMemory, path::Path, prefix::PrefixStore};
 use url::Url;
 
+#[cfg(test)]
+pub(crate) use durable_fs::journal;
 pub use local::DurableLocal;
 
 /// An open object store and the URL that it was opened by.
@@ -74,6 +77,15 @@ impl Store {
         Ok(Self { objects: Arc::new(PrefixStore::new(Arc::clone(&self.objects), path)), url, local: None })
     }
 
+    /// The names of the objects below `prefix`, in their order, and their sizes where those come for
+    /// nothing.
+    pub fn names(&self, prefix: &Path) -> BoxStream<'static, object_store::Result<(Path, Option<u64>)>> {
+        match &self.local {
+            Some(local) => local.keys(prefix).map_ok(|key| (key, None)).boxed(),
+            None => self.objects.list(Some(prefix)).map_ok(|meta| (meta.location, Some(meta.size))).boxed(),
+        }
+    }
+
     /// Clears away what crashes left; to be called when a process starts. Returns the number
     /// of files removed.
     pub async fn sweep(&self) -> anyhow::Result<u64> {
@@ -83,13 +95,19 @@ impl Store {
         }
     }
 
-    /// After it returns, every object seen below `prefix` before the call is there after a
+    /// After it returns, every object seen in these folders before the call is there after a
     /// power cut too, even if its writer was killed before it could say so.
-    pub async fn settle(&self, prefix: &Path) -> anyhow::Result<()> {
+    pub async fn settle(&self, folders: BTreeSet<Path>) -> anyhow::Result<()> {
         match &self.local {
-            Some(local) => local.settle(prefix).await.with_context(|| format!("{self} cannot be synced")),
+            Some(local) => local.settle(folders).await.with_context(|| format!("{self} cannot be synced")),
             None => Ok(()),
         }
+    }
+}
+
+impl AsRef<dyn ObjectStore> for Store {
+    fn as_ref(&self) -> &(dyn ObjectStore + 'static) {
+        &*self.objects
     }
 }
 

@@ -75,7 +75,8 @@ pub async fn read(store: &dyn ObjectStore) -> anyhow::Result<Option<Marker>> {
     Ok(Some(marker))
 }
 
-async fn read_alone(store: &dyn ObjectStore) -> anyhow::Result<Option<Marker>> {
+/// The marker without what is noted beside it.
+pub(super) async fn read_alone(store: &dyn ObjectStore) -> anyhow::Result<Option<Marker>> {
     let bytes = match store.get(&Path::from(KEY)).await {
         Err(Error::NotFound { .. }) => return Ok(None),
         got => got.with_context(|| format!("{KEY} of the landing folder cannot be read"))?.bytes().await?,

@@ -11,7 +11,10 @@ use std::{
 
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
 use memchr::{memchr_iter, memrchr};
 use model::{Checkpoint, Offset, TopicName, TopicPartition};
 use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt, path::Path};
@@ -31,6 +34,8 @@ const OFFSET_WIDTH: usize = 10;
 const READ_BYTES: usize = 1 << 18;
 /// A line longer than this is no record of ours: records are limited far below.
 const MAX_LINE_BYTES: usize = 1 << 27;
+/// Objects that are looked at for their size at a time.
+const LOOKS_AT_ONCE: usize = 64;
 /// Foreign names kept for a person to see.
 const MAX_FOREIGN: usize = 100;
 
@@ -65,10 +70,36 @@ pub struct Listing {
     pub n_foreign: usize,
 }
 
+/// A store of landing objects as lists see it: by name first, since few who ask want to know more of
+/// what was landed long ago.
+pub trait Listed: Sync {
+    fn objects(&self) -> &dyn ObjectStore;
+
+    /// The names of the objects below a prefix, in their order, and their sizes where those come for
+    /// nothing.
+    fn names(&self, prefix: &Path) -> BoxStream<'static, object_store::Result<(Path, Option<u64>)>>;
+}
+
+impl<S: ObjectStore> Listed for S {
+    fn objects(&self) -> &dyn ObjectStore {
+        self
+    }
+
+    fn names(&self, prefix: &Path) -> BoxStream<'static, object_store::Result<(Path, Option<u64>)>> {
+        self.list(Some(prefix)).map_ok(|meta| (meta.location, Some(meta.size))).boxed()
+    }
+}
+
 /// The folder of a partition's objects.
 pub fn folder_of(partition: &TopicPartition) -> Path {
     let parts = [TOPICS_DIR.to_owned(), partition.topic.to_string(), format!("partition={}", partition.partition)];
     Path::from_iter(parts)
+}
+
+/// The same, and those that it lies in.
+pub fn folders_of(partition: &TopicPartition) -> [Path; 3] {
+    let topics = Path::from(TOPICS_DIR);
+    [folder_of(partition), topics.clone().join(partition.topic.as_str()), topics]
 }
 
 /// The name of the object of `partition` that starts at `start`.
@@ -104,13 +135,14 @@ fn number(digits: &str) -> Option<u64> {
 }
 
 /// The objects of `topics` (all topics if `None`) that may hold records at or after `from`:
-/// those that start there or later and, unless one starts just there, the last one before.
+/// those that start there or later and, unless one starts just there, the last one before. Of the
+/// others the names are read, and nothing else.
 pub async fn list(
-    store: &dyn ObjectStore,
+    store: &impl Listed,
     topics: Option<&BTreeSet<TopicName>>,
     from: &Checkpoint,
 ) -> anyhow::Result<Listing> {
-    let topics_dir = find_topics_dir(store).await?;
+    let topics_dir = find_topics_dir(store.objects()).await?;
     let mut found = Found::default();
     let roots: Vec<Path> = match topics {
         Some(topics) => topics.iter().map(|t| topics_dir.clone().join(t.as_str())).collect(),
@@ -119,22 +151,37 @@ pub async fn list(
     for root in roots {
         found.read(store, &topics_dir, &root, |partition| from.next_of(partition)).await?;
     }
-    Ok(found.listing())
+    found.listing(store.objects()).await
 }
 
 /// The same for one partition.
-pub async fn list_from(store: &dyn ObjectStore, partition: &TopicPartition, next: Offset) -> anyhow::Result<Listing> {
+pub async fn list_from(store: &impl Listed, partition: &TopicPartition, next: Offset) -> anyhow::Result<Listing> {
     let mut found = Found::default();
     found.read(store, &Path::from(TOPICS_DIR), &folder_of(partition), |_| next).await?;
-    Ok(found.listing())
+    found.listing(store.objects()).await
 }
 
 /// The last object of each partition.
-pub async fn last_of_each(store: &dyn ObjectStore) -> anyhow::Result<Vec<LandingObject>> {
+pub async fn last_of_each(store: &impl Listed) -> anyhow::Result<Vec<LandingObject>> {
+    Ok(find_last_of_each(store, &Path::from(TOPICS_DIR)).await?.listing(store.objects()).await?.objects)
+}
+
+/// Where the last object of each partition starts.
+pub async fn last_starts(store: &impl Listed) -> anyhow::Result<BTreeMap<TopicPartition, Offset>> {
+    let found = find_last_of_each(store, &Path::from(TOPICS_DIR)).await?;
+    Ok(found.objects.into_keys().collect())
+}
+
+/// The partitions that there are objects of, whichever folder holds the topics.
+pub async fn partitions(store: &impl Listed) -> anyhow::Result<Vec<TopicPartition>> {
+    let found = find_last_of_each(store, &find_topics_dir(store.objects()).await?).await?;
+    Ok(found.objects.into_keys().map(|(partition, _)| partition).collect())
+}
+
+async fn find_last_of_each(store: &impl Listed, topics_dir: &Path) -> anyhow::Result<Found> {
     let mut found = Found::default();
-    let topics_dir = Path::from(TOPICS_DIR);
-    found.read(store, &topics_dir, &topics_dir, |_| Offset(u64::MAX)).await?;
-    Ok(found.listing().objects)
+    found.read(store, topics_dir, topics_dir, |_| Offset(u64::MAX)).await?;
+    Ok(found)
 }
 
 /// `topics` where it exists; else the given folder holds the topics itself, as with an empty
@@ -147,25 +194,38 @@ async fn find_topics_dir(store: &dyn ObjectStore) -> anyhow::Result<Path> {
 
 #[derive(Default)]
 struct Found {
-    objects: BTreeMap<(TopicPartition, Offset), LandingObject>,
+    objects: BTreeMap<(TopicPartition, Offset), Named>,
     foreign: Vec<Foreign>,
     n_foreign: usize,
+}
+
+/// The name of an object, and its size if that came with it.
+struct Named {
+    key: Path,
+    size_bytes: Option<u64>,
+}
+
+/// The objects of a partition before those that are asked for.
+#[derive(Default)]
+struct Before {
+    starts: BTreeSet<Offset>,
+    last: Option<Named>,
 }
 
 impl Found {
     async fn read(
         &mut self,
-        store: &dyn ObjectStore,
+        store: &impl Listed,
         topics_dir: &Path,
         root: &Path,
         next_of: impl Fn(&TopicPartition) -> Offset,
     ) -> anyhow::Result<()> {
         let notes = Path::from(AFTER_DELETION);
-        // The last object before `next` of each partition.
-        let mut before: BTreeMap<TopicPartition, LandingObject> = BTreeMap::new();
-        let mut listed = store.list(Some(root));
-        while let Some(meta) = listed.try_next().await.with_context(|| format!("{root} cannot be listed"))? {
-            let key = meta.location;
+        let mut before: BTreeMap<TopicPartition, Before> = BTreeMap::new();
+        let mut names = store.names(root);
+        while let Some((key, size_bytes)) =
+            names.try_next().await.with_context(|| format!("{root} cannot be listed"))?
+        {
             if key.as_ref() == MARKER {
                 continue;
             }
@@ -178,29 +238,31 @@ impl Found {
                     continue;
                 }
             };
-            let object = LandingObject { partition, start, key, size_bytes: meta.size };
-            if start >= next_of(&object.partition) {
-                match self.objects.entry((object.partition.clone(), start)) {
-                    Entry::Vacant(free) => drop(free.insert(object)),
-                    Entry::Occupied(_) => self.pass_over_twin(object),
+            let twin = || format!("another object of {partition} starts at offset {start} as well");
+            if start >= next_of(&partition) {
+                match self.objects.entry((partition.clone(), start)) {
+                    Entry::Vacant(free) => drop(free.insert(Named { key, size_bytes })),
+                    Entry::Occupied(_) => self.pass_over(key, twin()),
                 }
                 continue;
             }
-            match before.get(&object.partition) {
-                Some(last) if last.start == start => self.pass_over_twin(object),
-                Some(last) if last.start > start => {}
-                _ => drop(before.insert(object.partition.clone(), object)),
+            let earlier = before.entry(partition.clone()).or_default();
+            if !earlier.starts.insert(start) {
+                self.pass_over(key, twin());
+            } else if earlier.starts.last() == Some(&start) {
+                earlier.last = Some(Named { key, size_bytes });
             }
         }
-        // Where an object starts at `next` itself, the one before ends there.
-        before.retain(|partition, _| !self.objects.contains_key(&(partition.clone(), next_of(partition))));
-        self.objects.extend(before.into_values().map(|o| ((o.partition.clone(), o.start), o)));
+        for (partition, Before { starts, last }) in before {
+            // Where an object starts at `next` itself, the one before ends there.
+            let next = next_of(&partition);
+            if let (Some(start), Some(last)) = (starts.last(), last)
+                && !self.objects.contains_key(&(partition.clone(), next))
+            {
+                self.objects.insert((partition, *start), last);
+            }
+        }
         Ok(())
-    }
-
-    fn pass_over_twin(&mut self, twin: LandingObject) {
-        let reason = format!("another object of {} starts at offset {} as well", twin.partition, twin.start);
-        self.pass_over(twin.key, reason);
     }
 
     fn pass_over(&mut self, key: Path, reason: String) {
@@ -210,8 +272,21 @@ impl Found {
         }
     }
 
-    fn listing(self) -> Listing {
-        Listing { objects: self.objects.into_values().collect(), foreign: self.foreign, n_foreign: self.n_foreign }
+    /// Those that were found, and are still there, with their sizes.
+    async fn listing(self, store: &dyn ObjectStore) -> anyhow::Result<Listing> {
+        let sized = |((partition, start), Named { key, size_bytes })| async move {
+            let size_bytes = match size_bytes {
+                Some(size_bytes) => size_bytes,
+                None => match store.head(&key).await {
+                    Err(object_store::Error::NotFound { .. }) => return Ok(None),
+                    head => head.with_context(|| format!("landing object {key} cannot be looked at"))?.size,
+                },
+            };
+            anyhow::Ok(Some(LandingObject { partition, start, key, size_bytes }))
+        };
+        let objects = stream::iter(self.objects).map(sized).buffered(LOOKS_AT_ONCE);
+        let objects = objects.try_filter_map(|object| async move { Ok(object) }).try_collect().await?;
+        Ok(Listing { objects, foreign: self.foreign, n_foreign: self.n_foreign })
     }
 }
 

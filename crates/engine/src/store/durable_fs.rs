@@ -163,15 +163,15 @@ pub(super) fn remove_abandoned(path: &Path) -> io::Result<bool> {
 
 /// Outside of tests, nothing is written down.
 #[cfg(not(test))]
-mod journal {
-    pub(super) fn note(_: &str, _: &std::path::Path) -> std::io::Result<()> {
+pub(super) mod journal {
+    pub(in crate::store) fn note(_: &str, _: &std::path::Path) -> std::io::Result<()> {
         Ok(())
     }
 }
 
 /// In tests: the calls of this thread in their order, and the one that is to fail.
 #[cfg(test)]
-pub(super) mod journal {
+pub(crate) mod journal {
     use std::{
         cell::{Cell, RefCell},
         io,
@@ -183,7 +183,7 @@ pub(super) mod journal {
         static FAILING: Cell<&'static str> = const { Cell::new("") };
     }
 
-    pub(super) fn note(call: &str, path: &Path) -> io::Result<()> {
+    pub(in crate::store) fn note(call: &str, path: &Path) -> io::Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let name = if super::is_temp(&name) { "tmp".into() } else { name };
         CALLS.with_borrow_mut(|calls| calls.push(format!("{call} {name}")));
@@ -191,7 +191,7 @@ pub(super) mod journal {
     }
 
     /// The calls since the last time.
-    pub(in crate::store) fn take() -> Vec<String> {
+    pub(crate) fn take() -> Vec<String> {
         CALLS.take()
     }
 

@@ -6,7 +6,7 @@
 //! its folder synced. Nothing follows symbolic links below the root.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fmt, fs,
     io::{self, ErrorKind},
     ops::Range,
@@ -90,16 +90,26 @@ impl DurableLocal {
         .await
     }
 
-    /// Makes durable every name that is visible below `prefix`: what another process wrote
+    /// Makes durable every name that is visible in these folders: what another process wrote
     /// may be seen before that process has synced the folder.
-    pub async fn settle(&self, prefix: &Path) -> Result<()> {
+    pub async fn settle(&self, folders: BTreeSet<Path>) -> Result<()> {
         let folder = Arc::clone(&self.folder);
-        let prefix = if prefix.as_ref().is_empty() { String::new() } else { format!("{prefix}/") };
         blocking(move || {
-            walk::folders(&folder.root, &prefix, &mut durable_fs::sync_folder)
-                .map_err(|e| failed("cannot sync the folders of", &folder.root, e))
+            for path in folders.iter().map(|path| folder.root.join(path.as_ref())) {
+                match durable_fs::sync_folder(&path) {
+                    Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed("cannot sync", &path, e)),
+                    _ => {}
+                }
+            }
+            Ok(())
         })
         .await
+    }
+
+    /// The keys of all objects below `prefix`, in their order. The objects themselves are not looked
+    /// at, which is most of what a list costs.
+    pub fn keys(&self, prefix: &Path) -> BoxStream<'static, Result<Path>> {
+        self.walk(Some(prefix), None, |_, key| Path::parse(key).map(Some).map_err(io::Error::other))
     }
 }
 
@@ -357,11 +367,11 @@ impl ObjectStore for DurableLocal {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.walk(prefix, None)
+        self.walk(prefix, None, walk::meta)
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.walk(prefix, Some(offset))
+        self.walk(prefix, Some(offset), walk::meta)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -399,7 +409,13 @@ impl ObjectStore for DurableLocal {
 }
 
 impl DurableLocal {
-    fn walk(&self, prefix: Option<&Path>, offset: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+    /// What there is to tell of each object below a folder, in the order of their keys.
+    fn walk<T: Send + 'static>(
+        &self,
+        prefix: Option<&Path>,
+        offset: Option<&Path>,
+        tell: fn(&FsPath, &str) -> io::Result<Option<T>>,
+    ) -> BoxStream<'static, Result<T>> {
         let folder = Arc::clone(&self.folder);
         let below = prefix.map_or_else(|| folder.root.clone(), |p| folder.root.join(p.as_ref()));
         let walk = Walk::new(folder.root.clone(), prefix, offset);
@@ -408,14 +424,19 @@ impl DurableLocal {
         let chunks = stream::try_unfold(walk, move |mut walk| {
             let folder = Arc::clone(&folder);
             blocking(move || {
-                let objects = walk.next_objects(LIST_CHUNK).map_err(|e| failed("cannot list", &folder.root, e))?;
-                let more = (!objects.is_empty()).then_some((objects, walk));
-                Ok(more)
+                let mut chunk = || {
+                    let keys = walk.next_keys(LIST_CHUNK)?;
+                    let told = keys.iter().filter_map(|key| tell(&folder.root, key).transpose());
+                    let told = told.collect::<io::Result<Vec<T>>>()?;
+                    Ok((!keys.is_empty()).then_some(told))
+                };
+                let told = chunk().map_err(|e| failed("cannot list", &folder.root, e))?;
+                Ok(told.map(|told| (told, walk)))
             })
         });
-        let objects = chunks.map_ok(|objects| stream::iter(objects.into_iter().map(Ok))).try_flatten();
+        let told = chunks.map_ok(|told| stream::iter(told.into_iter().map(Ok))).try_flatten();
         // The check yields no item, only its error.
-        checked.try_filter_map(|()| async { Ok(None) }).chain(objects).boxed()
+        checked.try_filter_map(|()| async { Ok(None) }).chain(told).boxed()
     }
 }
 

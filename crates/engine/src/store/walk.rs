@@ -12,7 +12,7 @@ use std::{
 
 use object_store::{ObjectMeta, path::Path};
 
-use super::durable_fs::is_temp;
+use super::durable_fs::{is_temp, journal};
 
 /// A name in a folder. `key` has a `/` at its end for a folder, which puts it where the keys
 /// below it belong in the order of all keys.
@@ -53,7 +53,9 @@ pub(super) fn entries(root: &FsPath, key: &str) -> io::Result<Vec<Entry>> {
 /// The object `key`; `None` if it went away since it was listed.
 pub(super) fn meta(root: &FsPath, key: &str) -> io::Result<Option<ObjectMeta>> {
     let location = Path::parse(key).map_err(io::Error::other)?;
-    match fs::symlink_metadata(root.join(key)) {
+    let path = root.join(key);
+    journal::note("look at", &path)?;
+    match fs::symlink_metadata(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         metadata => Ok(Some(meta_of(location, &metadata?))),
     }
@@ -90,10 +92,10 @@ impl Walk {
         Self { root, offset: offset.map(ToString::to_string), levels: vec![top] }
     }
 
-    /// The next objects, at most `n`; empty at the end.
-    pub(super) fn next_objects(&mut self, n: usize) -> io::Result<Vec<ObjectMeta>> {
-        let mut objects = Vec::new();
-        while objects.len() < n {
+    /// The keys of the next objects, at most `n`; empty at the end.
+    pub(super) fn next_keys(&mut self, n: usize) -> io::Result<Vec<String>> {
+        let mut keys = Vec::new();
+        while keys.len() < n {
             let Some(level) = self.levels.last_mut() else { break };
             let Some(entry) = level.next() else {
                 self.levels.pop();
@@ -105,10 +107,10 @@ impl Walk {
             if entry.key.is_empty() || entry.is_folder() {
                 self.levels.push(entries(&self.root, &entry.key)?.into_iter());
             } else {
-                objects.extend(meta(&self.root, &entry.key)?);
+                keys.push(entry.key);
             }
         }
-        Ok(objects)
+        Ok(keys)
     }
 
     /// Whether the object, or everything in the folder, comes before or at the offset.

@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use engine::{
-    landing::{Landing, Waiting, line, marker, objects},
+    landing::{Floors, Landing, Waiting, line, marker, objects},
     store::{self, Store},
 };
 use futures::TryStreamExt;
@@ -174,7 +174,7 @@ async fn land_all(landing: &mut Landing, clock: &Clock) -> Report {
 /// Names (without their folder) and contents of a partition's objects, in order.
 async fn landed(store: &Store, partition: &str) -> Vec<(u64, Vec<u8>)> {
     let objects = store.objects();
-    let listing = objects::list_from(&*objects, &of(partition), Offset::ZERO).await.unwrap();
+    let listing = objects::list_from(store, &of(partition), Offset::ZERO).await.unwrap();
     let mut landed = Vec::new();
     for object in listing.objects {
         landed.push((object.start.0, objects.get(&object.key).await.unwrap().bytes().await.unwrap().to_vec()));
@@ -629,7 +629,7 @@ async fn a_deletion_that_the_marker_tells_is_known_beside_those_noted_since() {
         assert_eq!(known.knows_hole_before(&of(partition), Offset(offset)), is_known, "{partition} {offset}");
     }
     assert_eq!(text_of(&store, "corkboard.json").await, marker);
-    let listing = objects::list(&*store.objects(), None, &Checkpoint::start_of(LogId::NONE)).await.unwrap();
+    let listing = objects::list(&store, None, &Checkpoint::start_of(LogId::NONE)).await.unwrap();
     assert_eq!((listing.objects.len(), listing.n_foreign), (4, 0));
 }
 
@@ -691,7 +691,7 @@ async fn the_store_tells_how_far_landing_has_come() {
     log.post("t-0", records(0..5));
     log.post("t-1", records(0..1));
     land_all(&mut lander(&log, &store, &config(3), &clock), &clock).await;
-    let (exact, floors) = (Landing::checkpoint(&store).await.unwrap(), Landing::floors(&store).await.unwrap());
+    let (exact, floors) = (Landing::checkpoint(&store).await.unwrap(), Floors::of(store.clone()).read().await.unwrap());
     assert_eq!(exact.log.id, log.id.id);
     assert_eq!(exact.next, [(of("t-0"), Offset(5)), (of("t-1"), Offset(1))].into());
     assert_eq!(floors.next, [(of("t-0"), Offset(3)), (of("t-1"), Offset(0))].into());
@@ -717,7 +717,7 @@ async fn lists_tell_landing_objects_from_foreign_ones() {
             let topics: Option<BTreeSet<TopicName>> = topics.map(|t| t.iter().map(|t| t.parse().unwrap()).collect());
             let mut from = Checkpoint::start_of(LogId::NONE);
             from.next.insert(of("pin-0"), Offset(next));
-            objects::list(&*store.objects(), topics.as_ref(), &from).await.unwrap()
+            objects::list(&store, topics.as_ref(), &from).await.unwrap()
         };
         let all = list(None, 0).await;
         let found: Vec<_> = all.objects.iter().map(|o| format!("{}:{}", o.partition, o.start)).collect();
@@ -758,7 +758,7 @@ async fn lines_are_read_in_blocks_with_their_offsets_and_torn_ends_are_named() {
         ] {
             let key = objects::key_of(&of("t-0"), Offset(40));
             store.objects().put(&key, text.clone().into()).await.unwrap();
-            let object = &objects::list_from(&*store.objects(), &of("t-0"), Offset(0)).await.unwrap().objects[0];
+            let object = &objects::list_from(&store, &of("t-0"), Offset(0)).await.unwrap().objects[0];
             assert_eq!(object.size_bytes, text.len() as u64);
             let mut lines = objects::lines(&*store.objects(), object).await.unwrap();
             let mut read = Vec::new();

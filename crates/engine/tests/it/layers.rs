@@ -309,3 +309,34 @@ async fn vacuum_deletes_what_compaction_replaced_once_its_retention_is_over() {
         assert_eq!(counted, json!([{"category": "a", "number_posts": 5}]));
     }
 }
+
+#[tokio::test]
+async fn later_batch_runs_tell_what_stands_among_objects_that_they_have() {
+    let pipeline = Pipeline::new(&Store::in_memory(), 1).await;
+    for (from, to) in [(0, 4), (4, 6), (6, 8)] {
+        pipeline.post(0, pins(from..to, "art")).await;
+        pipeline.land().await;
+        pipeline.run_batch().await;
+    }
+    for key in [
+        "a.pin/partition=0/_SUCCESS",
+        "a.pin/partition=0/a.pin+0+4.json",
+        "a.pin/partition=0/a.pin+0+0000000020.json",
+        "likes/partition=0/likes+0+0000000000.json",
+    ] {
+        let key = object_store::path::Path::from(format!("topics/{key}"));
+        pipeline.landing.objects().put(&key, format!("{}\n", pin(9, "music")).into()).await.unwrap();
+    }
+    for _ in 0..2 {
+        let report = pipeline.run_batch().await;
+        for words in [
+            "_SUCCESS is no landing object",
+            "a.pin+0+4.json is no landing object and was passed over: another object of a.pin-0 starts at offset 4",
+            "the records [8, 20) are in no landing object; the partition waits",
+            "topic likes belongs to no stream",
+        ] {
+            assert!(report.notices.iter().any(|notice| notice.contains(words)), "{words}: {:?}", report.notices);
+        }
+        assert_eq!(pipeline.offsets("positions", Scope::Merged, 0).await, (0..8).collect::<Vec<_>>());
+    }
+}

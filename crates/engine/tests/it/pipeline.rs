@@ -12,7 +12,7 @@ use engine::{
     batch::Batch,
     definitions::Definitions,
     haste::Haste,
-    landing::Landing,
+    landing::{Floors, Landing},
     maintain::{Retain, Trim},
     serving::Serving,
     speed::Speed,
@@ -146,7 +146,7 @@ impl Pipeline {
         let mut trim = Trim {
             log: self.log.clone(),
             retain,
-            landing: self.landing.clone(),
+            landing: Floors::of(self.landing.clone()),
             tables: self.tables.clone(),
             definitions: self.definitions.clone(),
         };

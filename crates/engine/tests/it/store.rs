@@ -254,8 +254,7 @@ async fn a_sweep_removes_what_a_crash_left_and_nothing_else() {
     assert_eq!(store.sweep().await.unwrap(), 0);
     living.complete().await.unwrap();
     assert_eq!(keys(&*objects, None, None).await, ["x/y/living", "x/y/object"]);
-    store.settle(&Path::from("x")).await.unwrap();
-    store.settle(&Path::from("no/such/folder")).await.unwrap();
+    store.settle(["x", "x/y", "no/such/folder"].map(Path::from).into()).await.unwrap();
 }
 
 #[tokio::test]
