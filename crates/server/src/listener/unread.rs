@@ -104,7 +104,7 @@ impl Rest {
 
     /// Whether nothing is left, or nothing any more; or somebody reads on, to go on with an answer that has
     /// begun. Asked once, before the answer goes out.
-    pub(super) async fn is_gone(self, waits_for_word: bool, activity: &Activity) -> bool {
+    pub(super) async fn is_gone(&self, waits_for_word: bool, activity: &Activity) -> bool {
         let left = mem::replace(&mut *self.left(), Left::Answered);
         let Left::Body(body) = left else { return true };
         let is_little = body.size_hint().lower() <= LITTLE_BYTES;
