@@ -12,7 +12,9 @@ import (
 	"fmt"
 	"log"
 	"math/big"
+	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -79,8 +81,25 @@ func (s stream) subscribe(arn, shard *string, expected []types.Record) {
 	registered := must(s.RegisterStreamConsumer(s, &kinesis.RegisterStreamConsumerInput{
 		StreamARN: arn, ConsumerName: aws.String("c"),
 	}))
+	n, err := 0, net.ErrClosed
+	allThere := sync.OnceFunc(func() { s.put("later", nil) })
+	// Now and then, over HTTP/1.1, the SDK closes its own connection while it reads from it.
+	for tries := 0; errors.Is(err, net.ErrClosed) && tries < 5; tries++ {
+		n, err = s.pushed(registered.Consumer.ConsumerARN, shard, expected, allThere)
+	}
+	if err != nil {
+		log.Fatalf("the subscription ended after %d records: %v", n, err)
+	}
+	check("pushed records", n, len(expected)+1)
+	must(s.DeregisterStreamConsumer(s, &kinesis.DeregisterStreamConsumerInput{
+		ConsumerARN: registered.Consumer.ConsumerARN,
+	}))
+}
+
+// pushed says how many records came, and how the subscription ended if that was before all had come.
+func (s stream) pushed(consumer, shard *string, expected []types.Record, allThere func()) (int, error) {
 	subscribed := must(s.SubscribeToShard(s, &kinesis.SubscribeToShardInput{
-		ConsumerARN: registered.Consumer.ConsumerARN, ShardId: shard,
+		ConsumerARN: consumer, ShardId: shard,
 		StartingPosition: &types.StartingPosition{Type: types.ShardIteratorTypeTrimHorizon},
 	}))
 	events := subscribed.GetStream()
@@ -98,20 +117,14 @@ func (s stream) subscribe(arn, shard *string, expected []types.Record) {
 			}
 			n++
 			if n == len(expected) {
-				s.put("later", nil)
+				allThere()
 			}
 		}
 		if n > len(expected) {
-			break
+			return n, events.Close()
 		}
 	}
-	check("pushed records", n, len(expected)+1)
-	if err := events.Close(); err != nil {
-		log.Fatal(err)
-	}
-	must(s.DeregisterStreamConsumer(s, &kinesis.DeregisterStreamConsumerInput{
-		ConsumerARN: registered.Consumer.ConsumerARN,
-	}))
+	return n, events.Err()
 }
 
 func client(id, secret string) *kinesis.Client {
