@@ -31,16 +31,19 @@ def ask(method, url, headers=None, **more):
 
 
 def prepare(url):
-    """A topic with records, which is a stream, too, and a reader of it that is behind."""
+    """A topic with records, which is a stream, too, and readers of it, of which one is behind."""
     cluster = ask("GET", f"{url}/v3/clusters")["data"][0]["cluster_id"]
     ask("POST", f"{url}/v3/clusters/{cluster}/topics", json={"topic_name": "given", "partitions_count": 4})
     records = [{"value": {"n": i}, "partition": i % 4} for i in range(100)]
     ask("POST", f"{url}/topics/given", json={"records": records})
-    reader = {"name": "given", "format": "json", "auto.offset.reset": "earliest", "consumer.request.timeout.ms": 20}
-    ask("POST", f"{url}/consumers/given", json=reader, headers=KAFKA)
-    instance = f"{url}/consumers/given/instances/given"
+    reader = {"format": "json", "auto.offset.reset": "earliest", "consumer.request.timeout.ms": 20}
     partitions = {"partitions": [{"topic": "given", "partition": 0}]}
-    ask("POST", f"{instance}/assignments", json=partitions, headers=KAFKA)
+    for name in ["given", "kept", "subscriber"]:
+        ask("POST", f"{url}/consumers/given", json=reader | {"name": name}, headers=KAFKA)
+        instance = f"{url}/consumers/given/instances/{name}"
+        if name != "subscriber":
+            ask("POST", f"{instance}/assignments", json=partitions, headers=KAFKA)
+    instance = f"{url}/consumers/given/instances/given"
     offsets = {"offsets": [{"topic": "given", "partition": 0, "offset": 3}]}
     ask("POST", f"{instance}/offsets", json=offsets, headers=KAFKA)
     make_batch_views(url)
