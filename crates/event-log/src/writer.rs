@@ -30,7 +30,7 @@ const MAX_AHEAD_BYTES: u64 = 16 << 20;
 /// when allocated blocks are written for the first time, and that note is most of what syncing a
 /// small group costs. Larger groups would pay more for the zeros than they save.
 const SMALL_GROUP_BYTES: u64 = 16 << 10;
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Records that wait to be written, already encoded, at most `segment_bytes` of them.
 pub(crate) struct Append {
