@@ -183,9 +183,12 @@ struct Parts<'a> {
     config: &'a Config,
 }
 
+/// A task, whose role it is, and when it runs.
+type Planned<'c> = (Role, Box<dyn Task>, &'c ScheduleConfig);
+
 impl Parts<'_> {
     /// Acknowledgements and answers go before batch runs and upkeep.
-    fn tasks(&self) -> Result<Vec<(Role, Box<dyn Task>, &ScheduleConfig)>> {
+    fn tasks(&self) -> Result<Vec<Planned<'_>>> {
         let log: Arc<dyn EventLog> = self.log.clone();
         let background = Background::new()?;
         let TasksConfig { landing, speed, batch, compact, vacuum, trim } = &self.config.tasks;
