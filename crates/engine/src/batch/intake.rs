@@ -1,13 +1,16 @@
 //! What a run reads: landing objects in order, cleaned in bounded pieces, on as many threads
-//! as there are cores, without changing the order.
+//! as there are cores, without changing the order. A piece holds part of a large object, or many
+//! small ones, which are read ahead: an object of three records costs little more than its records.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque, vec_deque},
+    iter::Peekable,
     sync::Arc,
 };
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use model::{Checkpoint, Offset, OffsetRange, TopicPartition};
 use object_store::ObjectStore;
 use tokio::task::JoinHandle;
@@ -23,6 +26,11 @@ use crate::{
 
 /// Bytes of lines cleaned at a time, whatever the number of rows.
 const PIECE_BYTES: usize = 16 << 20;
+
+/// Objects looked through at a time, and their bytes: reading many small ones one after the other
+/// is mostly waiting.
+const READ_AHEAD: usize = 32;
+const READ_AHEAD_BYTES: u64 = 4 << 20;
 
 /// The objects of a stream that a run takes in.
 pub struct Plan {
@@ -48,7 +56,7 @@ struct Planned {
     follower: Option<Offset>,
 }
 
-/// Cleaned records of one partition.
+/// Cleaned records, in the order of their objects.
 pub struct Piece {
     pub cleaned: Cleaned,
     pub n_records: u64,
@@ -102,7 +110,9 @@ pub struct Intake<'a> {
     cleaning: Arc<Cleaning>,
     chunk_rows: usize,
     plan: &'a Plan,
-    waiting: std::collections::vec_deque::Iter<'a, Planned>,
+    waiting: Peekable<vec_deque::Iter<'a, Planned>>,
+    ahead: FuturesOrdered<BoxFuture<'a, Looked<'a>>>,
+    ahead_bytes: u64,
     /// Partitions that go on no further in this run.
     held: BTreeSet<TopicPartition>,
     open: Option<Open<'a>>,
@@ -117,19 +127,27 @@ pub struct Intake<'a> {
 
 struct Open<'a> {
     planned: &'a Planned,
-    /// What is read and known to be whole.
-    blocks: VecDeque<Block>,
-    /// The rest, known to be whole as well; None where nothing is left.
-    rest: Option<Lines>,
+    content: Content,
     /// The offset after the last line that was read.
     end: Offset,
 }
 
-/// Lines on their way to be cleaned.
+/// An object that is known to be whole.
+struct Content {
+    blocks: VecDeque<Block>,
+    /// What was not kept of it; None where nothing is left.
+    rest: Option<Lines>,
+}
+
+/// An object that was looked through.
+type Looked<'a> = (&'a Planned, Result<Content, ReadError>);
+
+/// Lines on their way to be cleaned, by the partition of their objects.
+#[derive(Default)]
 struct Chunk {
-    partition: TopicPartition,
-    lines: Vec<(Offset, Bytes)>,
-    done_bytes: u64,
+    parts: Vec<(TopicPartition, Vec<(Offset, Bytes)>)>,
+    n_lines: usize,
+    n_bytes: usize,
 }
 
 impl<'a> Intake<'a> {
@@ -145,7 +163,9 @@ impl<'a> Intake<'a> {
             cleaning,
             chunk_rows,
             plan,
-            waiting: plan.objects.iter(),
+            waiting: plan.objects.iter().peekable(),
+            ahead: FuturesOrdered::new(),
+            ahead_bytes: 0,
             held: BTreeSet::new(),
             open: None,
             running: VecDeque::new(),
@@ -162,8 +182,11 @@ impl<'a> Intake<'a> {
         // One more than there are threads: it waits while the others are at work.
         while self.running.len() <= self.n_threads {
             let Some(chunk) = self.read().await? else { break };
-            let cleaning = self.cleaning.clone();
-            self.running.push_back(tokio::task::spawn_blocking(move || clean(&cleaning, &chunk)));
+            let (cleaning, done_bytes) = (self.cleaning.clone(), self.done_bytes);
+            self.running.push_back(tokio::task::spawn_blocking(move || {
+                let cleaned = clean(&cleaning, &chunk)?;
+                Ok(Piece { cleaned, n_records: chunk.n_lines as u64, done_bytes })
+            }));
         }
         match self.running.pop_front() {
             Some(piece) => piece.await.context("cleaning was ended")?.map(Some),
@@ -175,68 +198,63 @@ impl<'a> Intake<'a> {
         Taken { ranges: self.taken.into_values().collect(), n_objects: self.n_objects, notices: self.notices }
     }
 
-    /// Lines of one object, as many as are cleaned at a time; None when all are read.
+    /// As many lines as are cleaned at a time; None when all are read.
     async fn read(&mut self) -> Result<Option<Chunk>> {
-        loop {
-            if self.open.is_none() && !self.open_next().await? {
-                return Ok(None);
-            }
-            let Some(open) = self.open.as_mut() else { continue };
-            let partition = open.planned.object.partition.clone();
-            let next = self.taken.get(&partition).map(|r| r.end).or(open.planned.next);
-            let mut chunk = Chunk { partition, lines: Vec::new(), done_bytes: self.done_bytes };
-            let mut n_bytes = 0;
-            let mut is_read = false;
-            while chunk.lines.len() < self.chunk_rows && n_bytes < PIECE_BYTES {
-                let block = match open.blocks.pop_front() {
-                    Some(block) => Some(block),
-                    None => match &mut open.rest {
-                        Some(lines) => lines.next_block().await?,
-                        None => None,
-                    },
-                };
-                let Some(block) = block else {
-                    is_read = true;
-                    break;
-                };
-                for (offset, line) in block.lines() {
-                    open.end = offset.plus(1);
-                    // What an earlier object had already is not taken twice.
-                    if next.is_none_or(|next| offset >= next) {
-                        n_bytes += line.len();
-                        chunk.lines.push((offset, block.text.slice_ref(line)));
-                    }
+        let mut chunk = Chunk::default();
+        while chunk.n_lines < self.chunk_rows && chunk.n_bytes < PIECE_BYTES {
+            let Some(open) = &mut self.open else {
+                if self.open_next().await? {
+                    continue;
                 }
-            }
-            if is_read {
+                break;
+            };
+            let Some(block) = open.content.next_block().await? else {
                 self.close();
-                chunk.done_bytes = self.done_bytes;
-            }
-            if !chunk.lines.is_empty() {
-                return Ok(Some(chunk));
-            }
+                continue;
+            };
+            let partition = &open.planned.object.partition;
+            let next = self.taken.get(partition).map(|r| r.end).or(open.planned.next);
+            open.end = block.end();
+            // What an earlier object had already is not taken twice.
+            chunk.push(partition, &block, next.unwrap_or_default());
         }
+        Ok((chunk.n_lines > 0).then_some(chunk))
     }
 
     /// Opens the next object that is whole and where its partition goes on. A torn one is
     /// told and passed over: the records of an object are taken together or not at all.
     async fn open_next(&mut self) -> Result<bool> {
-        while let Some(planned) = self.waiting.next() {
+        loop {
+            self.read_ahead();
+            let Some((planned, looked)) = self.ahead.next().await else { return Ok(false) };
             let object = &planned.object;
+            self.ahead_bytes -= object.size_bytes;
             if self.held.contains(&object.partition) || !self.is_adjacent(planned) {
                 self.done_bytes += object.size_bytes;
                 continue;
             }
-            match look_through(self.store.as_ref(), planned).await {
-                Ok(open) => {
-                    self.open = Some(open);
+            match looked {
+                Ok(content) => {
+                    self.open = Some(Open { planned, content, end: object.start });
                     return Ok(true);
                 }
                 Err(ReadError::Torn(torn)) => self.pass_over(planned, &torn),
                 Err(e) => return Err(e.into()),
             }
         }
-        Ok(false)
+    }
+
+    /// Begins to look through small objects; a large one alone.
+    fn read_ahead(&mut self) {
+        while self.ahead.len() < READ_AHEAD {
+            let (is_first, bytes) = (self.ahead.is_empty(), self.ahead_bytes);
+            let fits = |next: &&Planned| is_first || bytes + next.object.size_bytes <= READ_AHEAD_BYTES;
+            let Some(planned) = self.waiting.next_if(fits) else { return };
+            self.ahead_bytes += planned.object.size_bytes;
+            let store = self.store.clone();
+            let look = async move { (planned, look_through(store.as_ref(), &planned.object).await) };
+            self.ahead.push_back(look.boxed());
+        }
     }
 
     /// Looks for a hole before an object; tells it, and holds a partition of ours there.
@@ -289,26 +307,49 @@ impl<'a> Intake<'a> {
 
 /// Makes sure that an object is whole. One that is not large is kept as it was read; a
 /// larger one is read twice.
-async fn look_through<'a>(store: &dyn ObjectStore, planned: &'a Planned) -> Result<Open<'a>, ReadError> {
-    let object = &planned.object;
-    let end = object.start;
+async fn look_through(store: &dyn ObjectStore, object: &LandingObject) -> Result<Content, ReadError> {
     let mut lines = objects::lines(store, object).await?;
     let mut blocks = VecDeque::new();
     if object.size_bytes > PIECE_BYTES as u64 {
         objects::count_lines(store, object).await?;
-        return Ok(Open { planned, blocks, rest: Some(lines), end });
+        return Ok(Content { blocks, rest: Some(lines) });
     }
     while let Some(block) = lines.next_block().await? {
         blocks.push_back(block);
     }
-    Ok(Open { planned, blocks, rest: None, end })
+    Ok(Content { blocks, rest: None })
 }
 
-fn clean(cleaning: &Cleaning, chunk: &Chunk) -> Result<Piece> {
-    let mut decoder = Decoder::new(cleaning.stream());
-    for (offset, line) in &chunk.lines {
-        decoder.push(&chunk.partition, *offset, line);
+impl Content {
+    async fn next_block(&mut self) -> Result<Option<Block>, ReadError> {
+        match (self.blocks.pop_front(), &mut self.rest) {
+            (None, Some(lines)) => lines.next_block().await,
+            (block, _) => Ok(block),
+        }
     }
-    let cleaned = cleaning.apply(decoder.finish())?;
-    Ok(Piece { cleaned, n_records: chunk.lines.len() as u64, done_bytes: chunk.done_bytes })
+}
+
+impl Chunk {
+    /// Takes the lines of a block from `next` on.
+    fn push(&mut self, partition: &TopicPartition, block: &Block, next: Offset) {
+        if self.parts.last().is_none_or(|(last, _)| last != partition) {
+            self.parts.push((partition.clone(), Vec::new()));
+        }
+        let Some((_, lines)) = self.parts.last_mut() else { return };
+        for (offset, line) in block.lines().filter(|(offset, _)| *offset >= next) {
+            self.n_bytes += line.len();
+            self.n_lines += 1;
+            lines.push((offset, block.text.slice_ref(line)));
+        }
+    }
+}
+
+fn clean(cleaning: &Cleaning, chunk: &Chunk) -> Result<Cleaned> {
+    let mut decoder = Decoder::new(cleaning.stream());
+    for (partition, lines) in &chunk.parts {
+        for (offset, line) in lines {
+            decoder.push(partition, *offset, line);
+        }
+    }
+    cleaning.apply(decoder.finish())
 }

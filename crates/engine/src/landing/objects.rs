@@ -316,7 +316,8 @@ pub async fn lines(store: &dyn ObjectStore, object: &LandingObject) -> Result<Li
         GetResultPayload::File(file, _) => Source::File(Some(file)),
         GetResultPayload::Stream(stream) => Source::Stream(stream),
     };
-    Ok(Lines { key: object.key.clone(), next: object.start, start: object.start, rest: BytesMut::new(), bytes })
+    let (next, left_bytes) = (object.start, object.size_bytes);
+    Ok(Lines { key: object.key.clone(), next, start: object.start, rest: BytesMut::new(), bytes, left_bytes })
 }
 
 /// Reads the whole object and counts its lines.
@@ -334,9 +335,12 @@ pub struct Lines {
     /// The begin of a line whose end was not read yet.
     rest: BytesMut,
     bytes: Source,
+    /// What the object is expected to hold beyond what was read: blocks take no more memory than that.
+    left_bytes: u64,
 }
 
 enum Source {
+    /// None once it is read to its end, or failed.
     File(Option<File>),
     Stream(BoxStream<'static, object_store::Result<Bytes>>),
 }
@@ -346,11 +350,17 @@ enum Source {
 pub struct Block {
     /// The offset of the first line.
     pub first: Offset,
+    pub n_lines: usize,
     /// Valid UTF-8; every line ends with `\n`.
     pub text: Bytes,
 }
 
 impl Block {
+    /// The offset after the last line.
+    pub fn end(&self) -> Offset {
+        self.first.plus(self.n_lines)
+    }
+
     /// Each line, without its end, and its offset.
     pub fn lines(&self) -> impl Iterator<Item = (Offset, &[u8])> {
         let mut start = 0;
@@ -393,8 +403,9 @@ impl Lines {
             return Err(self.torn(line, "it is not UTF-8"));
         }
         let first = self.next;
-        self.next = first.plus(count(&text));
-        Ok(Block { first, text })
+        let n_lines = count(&text);
+        self.next = first.plus(n_lines);
+        Ok(Block { first, n_lines, text })
     }
 
     fn end(&self) -> Result<Option<Block>, ReadError> {
@@ -414,22 +425,28 @@ impl Lines {
     async fn read(&mut self) -> Result<Option<Bytes>, ReadError> {
         let read = match &mut self.bytes {
             Source::Stream(stream) => stream.next().await.transpose(),
-            Source::File(file) => read_file(file).await,
+            Source::File(file) => read_file(file, self.left_bytes).await,
         };
-        read.map_err(|source| ReadError::Unreadable { key: self.key.clone(), source })
+        let read = read.map_err(|source| ReadError::Unreadable { key: self.key.clone(), source })?;
+        self.left_bytes = self.left_bytes.saturating_sub(read.as_ref().map_or(0, |bytes| bytes.len() as u64));
+        Ok(read)
     }
 }
 
-/// The next bytes of a file, read on a blocking thread; the file is `None` once it failed.
-async fn read_file(slot: &mut Option<File>) -> object_store::Result<Option<Bytes>> {
+/// The next bytes of a file, read on a blocking thread.
+async fn read_file(slot: &mut Option<File>, left_bytes: u64) -> object_store::Result<Option<Bytes>> {
     let Some(mut file) = slot.take() else { return Ok(None) };
     let read = tokio::task::spawn_blocking(move || {
-        let mut bytes = Vec::with_capacity(READ_BYTES);
+        // One more, so that the end shows without more room.
+        let room = usize::try_from(left_bytes).map_or(READ_BYTES, |left| READ_BYTES.min(left + 1));
+        let mut bytes = Vec::with_capacity(room);
         (&mut file).take(READ_BYTES as u64).read_to_end(&mut bytes).map(|_| (file, bytes))
     });
     let generic = |e| object_store::Error::Generic { store: "DurableLocal", source: Box::new(e) };
     let (file, bytes) = read.await?.map_err(generic)?;
-    *slot = Some(file);
+    if bytes.len() == READ_BYTES {
+        *slot = Some(file);
+    }
     Ok((!bytes.is_empty()).then(|| bytes.into()))
 }
 
