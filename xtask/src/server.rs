@@ -111,9 +111,13 @@ fn fresh_folder() -> Result<PathBuf> {
 }
 
 /// Reads all that the server says, so that it never waits for a reader, and passes on where it
-/// listens.
+/// listens. Who asks for log lines gets to see them.
 fn watch(output: impl Read, found: &Sender<(bool, String)>) {
+    let is_shown = std::env::var_os("CORKBOARD_LOG").is_some();
     for line in BufReader::new(output).lines().map_while(Result::ok) {
+        if is_shown {
+            eprintln!("server: {line}");
+        }
         if let Some((is_secure, address)) = announced_in(&line) {
             // Whoever waited may have given up by now.
             let _ = found.send((is_secure, address.to_owned()));

@@ -36,6 +36,7 @@ use model::{Offset, TopicPartition};
 pub use self::past::{Keys, Past};
 use self::{
     held::{Held, Kept, let_go},
+    known::Said,
     sorted::Sorted,
 };
 use crate::identity::{NameHasher, Place, Sources, Unhashed};
@@ -245,7 +246,8 @@ impl Folded {
         past.table = Some(table);
         let own = through.iter().filter(|(partition, _)| self.sources.has(partition));
         past.below.next.extend(own.map(|(partition, offset)| (partition.clone(), *offset)));
-        past.known.add(generation.names.hashes().collect(), generation.held.keys().collect())?;
+        let names = generation.names.iter().map(|(name, entry)| [name, entry.says]).collect();
+        past.known.add(names, generation.held.keys().collect())?;
         // Rows of that generation would be missing in what was found before.
         self.found = Found::default();
         Ok(())
@@ -274,24 +276,32 @@ impl Folded {
             let names = hasher.short_hashes(batch, &identity)?;
             let places = self.sources.places(batch)?;
             self.open.reach(&places);
+            let own = self.narrow(batch)?;
+            let says = past::says(hasher, &own)?;
             let (mut asks, mut is_replay) = (Vec::with_capacity(names.len()), Vec::with_capacity(names.len()));
-            for (name, place) in names.iter().zip(&places) {
-                let may_be_there = self.entry(*name).is_none() && self.how.past.may_name(*name)?;
-                // Behind all of the past it does not matter what the first row of its name says.
-                let is_behind = may_be_there && self.how.past.ends_before(&self.sources, *place);
-                asks.push(may_be_there && !is_behind);
-                is_replay.push(is_behind);
+            for ((name, place), says) in names.iter().zip(&places).zip(&says) {
+                let said = match self.entry(*name) {
+                    Some(_) => Said::Nothing,
+                    None => self.how.past.said(*name)?,
+                };
+                // What says the same again changes nothing, wherever it stands; and behind all of the
+                // past it does not matter what the first row of its name says.
+                let is_again = match said {
+                    Said::Nothing => false,
+                    Said::Only(known) if known == *says => true,
+                    Said::Only(_) | Said::Several => self.how.past.ends_before(&self.sources, *place),
+                };
+                asks.push(said != Said::Nothing && !is_again);
+                is_replay.push(is_again);
             }
             let asks = BooleanArray::from(asks);
             if asks.true_count() > 0 {
                 unknown.push(compute::filter_record_batch(&project(batch, &identity)?, &asks)?);
             }
-            named.push((batch, names, places, is_replay));
+            named.push((own, names, places, says, is_replay));
         }
         self.learn(context, hasher, unknown).await?;
-        for (batch, names, places, is_replay) in named {
-            let own = self.narrow(batch)?;
-            let says = self.says(hasher, &own)?;
+        for (own, names, places, says, is_replay) in named {
             let mut counts = Vec::with_capacity(names.len());
             for (((name, place), is_replay), says) in names.into_iter().zip(places).zip(is_replay).zip(says) {
                 match self.entry(name) {
@@ -324,7 +334,7 @@ impl Folded {
         let identity: Vec<&str> = self.how.identity.iter().map(String::as_str).collect();
         for batch in self.how.past.find(context, names, &self.how.columns).await? {
             let places = self.sources.places(&batch)?;
-            let says = self.says(hasher, &self.narrow(&batch)?)?;
+            let says = past::says(hasher, &self.narrow(&batch)?)?;
             for ((name, place), says) in hasher.short_hashes(&batch, &identity)?.into_iter().zip(places).zip(says) {
                 if self.recent_entry(name).is_some() {
                     // It was found to count beside the past when it came.
@@ -408,16 +418,7 @@ impl Folded {
     }
 
     fn narrow(&self, rows: &RecordBatch) -> Result<RecordBatch> {
-        let columns = self.how.schema.fields().iter().map(|field| {
-            let column = rows.column_by_name(field.name()).with_context(|| format!("no column {}", field.name()))?;
-            Ok(compute::cast(column, field.data_type())?)
-        });
-        Ok(RecordBatch::try_new(self.how.schema.clone(), columns.collect::<Result<Vec<_>>>()?)?)
-    }
-
-    fn says(&self, hasher: &NameHasher, own: &RecordBatch) -> Result<Vec<u64>> {
-        let columns: Vec<&str> = self.how.schema.fields().iter().map(|f| f.name().as_str()).collect();
-        hasher.short_hashes(own, &columns)
+        past::narrow(rows, &self.how.schema)
     }
 }
 

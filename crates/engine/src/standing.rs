@@ -152,7 +152,7 @@ impl Standing {
         for (name, shape) in &self.mergeable.streams {
             let stream = streams.get(name).with_context(|| format!("stream {name} was not looked at"))?;
             let below = Checkpoint { log: origin.log, next: stream.before.clone() };
-            let known = Keys::within(&self.spill, &shape.identity, shape.join.as_deref());
+            let known = Keys::within(&self.spill, &shape.identity, shape.join.as_deref(), &shape.schema);
             let (name, table, context, hasher) = (name.clone(), stream.batch.clone(), context.clone(), hasher.clone());
             reading.spawn(async move {
                 let known = match &table {

@@ -117,7 +117,7 @@ impl Kept {
     }
 
     pub fn keys(&self) -> impl Iterator<Item = u64> + '_ {
-        self.spots.hashes()
+        self.spots.iter().map(|(key, _)| key)
     }
 
     /// The rows that have one of the keys.

@@ -1,5 +1,5 @@
-//! A set of hashes that outgrows memory: sorted runs in files, and in memory a filter that says of
-//! most other hashes that they are not there.
+//! A set of hashes, or of what is said under them, that outgrows memory: sorted runs in files, and in
+//! memory a filter that says of most other hashes that they are not there.
 //!
 //! The files have no names, so they end with the process.
 
@@ -7,36 +7,45 @@ use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     fs::File,
-    io::{BufWriter, Write},
+    io::{self, BufWriter, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
 
-/// Hashes in memory before they become a run.
-const RUN_HASHES: usize = 1 << 19;
+/// Entries in memory before they become a run.
+const RUN_ENTRIES: usize = 1 << 19;
 /// Runs of about one size before they become one.
 const FAN_IN: usize = 8;
-/// Hashes read from a file at a time: a page.
-const BLOCK: usize = 512;
+/// Bytes read from a file at a time: a page.
+const BLOCK_BYTES: usize = 4096;
 const HASH_BYTES: usize = size_of::<u64>();
 /// Blocks of a run read at a time when runs are merged.
 const BLOCKS_AHEAD: usize = 64;
 
-pub struct Known {
+/// Entries of so many numbers, of which the first is the hash that they are looked for by.
+pub struct Known<const N: usize> {
     folder: PathBuf,
     /// Sorted; those that are in no run.
-    recent: Vec<u64>,
+    recent: Vec<[u64; N]>,
     /// The longest first.
-    runs: Vec<Run>,
+    runs: Vec<Run<N>>,
     max_recent: usize,
 }
 
-/// Sorted hashes in a file.
-struct Run {
+/// What is said under a hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    Nothing,
+    Only(u64),
+    Several,
+}
+
+/// Sorted entries in a file.
+struct Run<const N: usize> {
     file: File,
-    n_hashes: usize,
+    n_entries: usize,
     /// The first hash of each block.
     fences: Vec<u64>,
     filter: Filter,
@@ -46,37 +55,48 @@ struct Run {
 /// others one or two seem to be there.
 struct Filter(Vec<u64>);
 
-impl Known {
+impl<const N: usize> Known<N> {
     /// An empty set whose files will lie in a folder.
     pub fn within(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), recent: Vec::new(), runs: Vec::new(), max_recent: RUN_HASHES }
+        Self { folder: folder.to_owned(), recent: Vec::new(), runs: Vec::new(), max_recent: RUN_ENTRIES }
     }
 
     /// Bytes that it takes in memory.
     pub fn size_bytes(&self) -> usize {
-        let of_run = |run: &Run| HASH_BYTES * (run.fences.capacity() + run.filter.0.capacity());
-        HASH_BYTES * self.recent.capacity() + self.runs.iter().map(of_run).sum::<usize>()
+        let of_run = |run: &Run<N>| HASH_BYTES * (run.fences.capacity() + run.filter.0.capacity());
+        size_of::<[u64; N]>() * self.recent.capacity() + self.runs.iter().map(of_run).sum::<usize>()
     }
 
     pub fn has(&self, hash: u64) -> Result<bool> {
-        if self.recent.binary_search(&hash).is_ok() {
-            return Ok(true);
-        }
-        for run in &self.runs {
-            if run.has(hash).context("names of earlier rows, in the spill folder")? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let mut has = false;
+        self.look(hash, &mut |_| {
+            has = true;
+            false
+        })?;
+        Ok(has)
     }
 
-    pub fn add(&mut self, hashes: impl IntoIterator<Item = u64>) -> Result<()> {
-        self.recent.extend(hashes);
+    /// Shows the entries of a hash until one says that no more are wanted.
+    fn look(&self, hash: u64, show: &mut impl FnMut(&[u64; N]) -> bool) -> Result<()> {
+        let first = self.recent.partition_point(|entry| entry[0] < hash);
+        if !self.recent[first..].iter().take_while(|entry| entry[0] == hash).all(&mut *show) {
+            return Ok(());
+        }
+        for run in &self.runs {
+            if !run.look(hash, show).context("names of earlier rows, in the spill folder")? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    pub fn add(&mut self, entries: impl IntoIterator<Item = [u64; N]>) -> Result<()> {
+        self.recent.extend(entries);
         // Finds that a part of it is sorted already.
         self.recent.sort();
         self.recent.dedup();
         if self.recent.len() >= self.max_recent {
-            let run = Run::write(&self.folder, self.recent.len(), self.recent.iter().map(|hash| Ok(*hash)));
+            let run = Run::write(&self.folder, self.recent.len(), self.recent.iter().map(|entry| Ok(*entry)));
             self.runs.push(run.with_context(|| format!("the spill folder {}", self.folder.display()))?);
             self.recent = Vec::new();
             self.merge().with_context(|| format!("the spill folder {}", self.folder.display()))?;
@@ -85,11 +105,11 @@ impl Known {
     }
 
     /// Makes one run of the last ones as long as they are of about one size and many.
-    fn merge(&mut self) -> std::io::Result<()> {
+    fn merge(&mut self) -> io::Result<()> {
         while let Some(n_alike) = self.n_alike() {
             let alike = &self.runs[self.runs.len() - n_alike..];
-            let n_hashes = alike.iter().map(|run| run.n_hashes).sum();
-            let merged = Run::write(&self.folder, n_hashes, Merging::of(alike)?)?;
+            let n_entries = alike.iter().map(|run| run.n_entries).sum();
+            let merged = Run::write(&self.folder, n_entries, Merging::of(alike)?)?;
             self.runs.truncate(self.runs.len() - n_alike);
             self.runs.push(merged);
         }
@@ -98,48 +118,73 @@ impl Known {
 
     /// How many of the last runs are merged now, if any.
     fn n_alike(&self) -> Option<usize> {
-        let last = self.runs.last()?.n_hashes;
-        let n_alike = self.runs.iter().rev().take_while(|run| run.n_hashes < last * FAN_IN / 2).count();
+        let last = self.runs.last()?.n_entries;
+        let n_alike = self.runs.iter().rev().take_while(|run| run.n_entries < last * FAN_IN / 2).count();
         (n_alike >= FAN_IN).then_some(n_alike)
     }
 }
 
-impl Run {
-    fn write(
-        folder: &Path,
-        at_most: usize,
-        hashes: impl Iterator<Item = std::io::Result<u64>>,
-    ) -> std::io::Result<Self> {
-        let mut file = BufWriter::with_capacity(BLOCKS_AHEAD * BLOCK * HASH_BYTES, tempfile::tempfile_in(folder)?);
-        let (mut n_hashes, mut fences) = (0, Vec::with_capacity(at_most / BLOCK + 1));
+impl Known<2> {
+    /// What is said under a hash, by the second number.
+    pub fn said(&self, hash: u64) -> Result<Said> {
+        let mut said = Said::Nothing;
+        self.look(hash, &mut |[_, says]| {
+            said = match said {
+                Said::Only(other) if other != *says => Said::Several,
+                _ => Said::Only(*says),
+            };
+            said != Said::Several
+        })?;
+        Ok(said)
+    }
+}
+
+impl<const N: usize> Run<N> {
+    const BLOCK: usize = BLOCK_BYTES / HASH_BYTES / N;
+
+    fn write(folder: &Path, at_most: usize, entries: impl Iterator<Item = io::Result<[u64; N]>>) -> io::Result<Self> {
+        let mut file = BufWriter::with_capacity(BLOCKS_AHEAD * BLOCK_BYTES, tempfile::tempfile_in(folder)?);
+        let (mut n_entries, mut fences) = (0, Vec::with_capacity(at_most / Self::BLOCK + 1));
         let mut filter = Filter::for_hashes(at_most);
-        for hash in hashes {
-            let hash = hash?;
-            if n_hashes % BLOCK == 0 {
-                fences.push(hash);
+        for entry in entries {
+            let entry = entry?;
+            if n_entries % Self::BLOCK == 0 {
+                fences.push(entry[0]);
             }
-            n_hashes += 1;
-            filter.add(hash);
-            file.write_all(&hash.to_le_bytes())?;
+            n_entries += 1;
+            filter.add(entry[0]);
+            for number in entry {
+                file.write_all(&number.to_le_bytes())?;
+            }
         }
-        Ok(Self { file: file.into_inner()?, n_hashes, fences, filter })
+        Ok(Self { file: file.into_inner()?, n_entries, fences, filter })
     }
 
-    fn has(&self, hash: u64) -> std::io::Result<bool> {
+    /// Whether more are wanted.
+    fn look(&self, hash: u64, show: &mut impl FnMut(&[u64; N]) -> bool) -> io::Result<bool> {
         if !self.filter.may_have(hash) {
-            return Ok(false);
+            return Ok(true);
         }
-        let Some(block) = self.fences.partition_point(|first| *first <= hash).checked_sub(1) else { return Ok(false) };
-        let mut bytes = [0; BLOCK * HASH_BYTES];
-        let block = self.read(block * BLOCK, &mut bytes)?;
-        Ok(block.binary_search_by(|bytes| u64::from_le_bytes(*bytes).cmp(&hash)).is_ok())
+        // Its first entry may be the last of the block before.
+        let first = self.fences.partition_point(|first| *first < hash).saturating_sub(1);
+        let mut room = [0; BLOCK_BYTES];
+        for (block, _) in self.fences.iter().enumerate().skip(first).take_while(|(_, fence)| **fence <= hash) {
+            for entry in self.read(block * Self::BLOCK, &mut room)? {
+                if entry[0] == hash && !show(&entry) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
-    /// Hashes from the `from`-th on, as many as there is room for.
-    fn read<'b>(&self, from: usize, room: &'b mut [u8]) -> std::io::Result<&'b [[u8; HASH_BYTES]]> {
-        let n_bytes = room.len().min((self.n_hashes - from) * HASH_BYTES);
-        self.file.read_exact_at(&mut room[..n_bytes], (from * HASH_BYTES) as u64)?;
-        Ok(room[..n_bytes].as_chunks().0)
+    /// Entries from the `from`-th on, as many as there is room for.
+    fn read<'b>(&self, from: usize, room: &'b mut [u8]) -> io::Result<impl Iterator<Item = [u64; N]> + use<'b, N>> {
+        let entry_bytes = N * HASH_BYTES;
+        let n_bytes = (room.len() / entry_bytes).min(self.n_entries - from) * entry_bytes;
+        self.file.read_exact_at(&mut room[..n_bytes], (from * entry_bytes) as u64)?;
+        let numbers = room[..n_bytes].as_chunks::<HASH_BYTES>().0;
+        Ok(numbers.chunks_exact(N).map(|numbers| std::array::from_fn(|nth| u64::from_le_bytes(numbers[nth]))))
     }
 }
 
@@ -168,23 +213,23 @@ fn bits_of(hash: u64) -> u64 {
     [0, 6, 12, 18].into_iter().fold(0, |bits, shift| bits | 1 << (hash >> shift & 63))
 }
 
-/// The hashes of some runs in order, each once.
-struct Merging<'r> {
-    runs: Vec<Ahead<'r>>,
-    next: BinaryHeap<Reverse<(u64, usize)>>,
-    last: Option<u64>,
+/// The entries of some runs in order, each once.
+struct Merging<'r, const N: usize> {
+    runs: Vec<Ahead<'r, N>>,
+    next: BinaryHeap<Reverse<([u64; N], usize)>>,
+    last: Option<[u64; N]>,
 }
 
 /// A run read from its start on, some blocks at a time.
-struct Ahead<'r> {
-    run: &'r Run,
+struct Ahead<'r, const N: usize> {
+    run: &'r Run<N>,
     read: usize,
-    hashes: std::vec::IntoIter<u64>,
+    entries: std::vec::IntoIter<[u64; N]>,
 }
 
-impl<'r> Merging<'r> {
-    fn of(runs: &'r [Run]) -> std::io::Result<Self> {
-        let runs = runs.iter().map(|run| Ahead { run, read: 0, hashes: Vec::new().into_iter() }).collect();
+impl<'r, const N: usize> Merging<'r, N> {
+    fn of(runs: &'r [Run<N>]) -> io::Result<Self> {
+        let runs = runs.iter().map(|run| Ahead { run, read: 0, entries: Vec::new().into_iter() }).collect();
         let mut merging = Self { runs, next: BinaryHeap::new(), last: None };
         for nth in 0..merging.runs.len() {
             merging.push(nth)?;
@@ -192,36 +237,36 @@ impl<'r> Merging<'r> {
         Ok(merging)
     }
 
-    fn push(&mut self, nth: usize) -> std::io::Result<()> {
-        if let Some(hash) = self.runs[nth].next()? {
-            self.next.push(Reverse((hash, nth)));
+    fn push(&mut self, nth: usize) -> io::Result<()> {
+        if let Some(entry) = self.runs[nth].next()? {
+            self.next.push(Reverse((entry, nth)));
         }
         Ok(())
     }
 }
 
-impl Ahead<'_> {
-    fn next(&mut self) -> std::io::Result<Option<u64>> {
-        if self.hashes.as_slice().is_empty() && self.read < self.run.n_hashes {
-            let mut bytes = vec![0; BLOCKS_AHEAD * BLOCK * HASH_BYTES];
-            let hashes = self.run.read(self.read, &mut bytes)?;
-            self.read += hashes.len();
-            self.hashes = hashes.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect::<Vec<_>>().into_iter();
+impl<const N: usize> Ahead<'_, N> {
+    fn next(&mut self) -> io::Result<Option<[u64; N]>> {
+        if self.entries.as_slice().is_empty() && self.read < self.run.n_entries {
+            let mut room = vec![0; BLOCKS_AHEAD * BLOCK_BYTES];
+            let entries: Vec<[u64; N]> = self.run.read(self.read, &mut room)?.collect();
+            self.read += entries.len();
+            self.entries = entries.into_iter();
         }
-        Ok(self.hashes.next())
+        Ok(self.entries.next())
     }
 }
 
-impl Iterator for Merging<'_> {
-    type Item = std::io::Result<u64>;
+impl<const N: usize> Iterator for Merging<'_, N> {
+    type Item = io::Result<[u64; N]>;
 
-    fn next(&mut self) -> Option<std::io::Result<u64>> {
-        while let Some(Reverse((hash, nth))) = self.next.pop() {
+    fn next(&mut self) -> Option<io::Result<[u64; N]>> {
+        while let Some(Reverse((entry, nth))) = self.next.pop() {
             if let Err(e) = self.push(nth) {
                 return Some(Err(e));
             }
-            if self.last.replace(hash) != Some(hash) {
-                return Some(Ok(hash));
+            if self.last.replace(entry) != Some(entry) {
+                return Some(Ok(entry));
             }
         }
         None
@@ -230,7 +275,7 @@ impl Iterator for Merging<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
@@ -246,11 +291,45 @@ mod tests {
             let mut expected = BTreeSet::new();
             for hashes in added {
                 expected.extend(hashes.iter().map(|hash| hash * spread));
-                known.add(hashes.into_iter().map(|hash| hash * spread)).expect("readable");
+                known.add(hashes.into_iter().map(|hash| [hash * spread])).expect("readable");
             }
             prop_assert!(known.runs.len() <= 3 * FAN_IN, "{} runs", known.runs.len());
             for hash in (0..20_000).map(|hash| hash * spread) {
                 prop_assert_eq!(known.has(hash).expect("readable"), expected.contains(&hash));
+            }
+        });
+    }
+
+    #[test]
+    fn what_is_said_under_a_hash_is_told_whatever_runs_and_blocks_it_lies_in() {
+        let folder = tempfile::tempdir().expect("a folder");
+        // A hash that has more entries than a block.
+        let many = (0..2_000).map(|says| [7, says]);
+        let few = prop::collection::vec(((0..300_u64).prop_map(|n| n * n), 0..3_u64), 0..3_000);
+        proptest!(ProptestConfig::with_cases(24), |(added in prop::collection::vec(few, 1..12), has_many in any::<bool>())| {
+            let mut known = Known { max_recent: 700, ..Known::<2>::within(folder.path()) };
+            let mut expected: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+            let mut add = |entries: Vec<[u64; 2]>| {
+                for [hash, says] in &entries {
+                    expected.entry(*hash).or_default().insert(*says);
+                }
+                known.add(entries).expect("readable");
+            };
+            if has_many {
+                add(many.clone().collect());
+            }
+            for entries in added {
+                add(entries.into_iter().map(|(hash, says)| [hash, says]).collect());
+            }
+            for hash in (0..300).flat_map(|n| [n * n, n * n + 1]) {
+                let said = known.said(hash).expect("readable");
+                let all: Vec<u64> = expected.get(&hash).into_iter().flatten().copied().collect();
+                prop_assert_eq!(said, match all[..] {
+                    [] => Said::Nothing,
+                    [says] => Said::Only(says),
+                    _ => Said::Several,
+                });
+                prop_assert_eq!(known.has(hash).expect("readable"), said != Said::Nothing);
             }
         });
     }
@@ -262,9 +341,9 @@ mod tests {
         let n = 5_000_000_u64;
         let hash = |i: u64| i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         for first in (0..n).step_by(100_000) {
-            known.add((first..first + 100_000).map(hash)).expect("readable");
+            known.add((first..first + 100_000).map(|i| [hash(i)])).expect("readable");
         }
-        assert!(known.size_bytes() < n as usize * 3 / 2 + RUN_HASHES * HASH_BYTES * 2, "{} bytes", known.size_bytes());
+        assert!(known.size_bytes() < n as usize * 3 / 2 + RUN_ENTRIES * HASH_BYTES * 2, "{} bytes", known.size_bytes());
         assert!((0..n).step_by(997).all(|i| known.has(hash(i)).expect("readable")));
         let n_passed = (n..n + 100_000).filter(|i| known.runs.iter().any(|run| run.filter.may_have(hash(*i)))).count();
         assert!(n_passed < 15_000, "filters let {n_passed} of 100,000 pass");

@@ -5,7 +5,11 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use datafusion::{
-    arrow::array::RecordBatch,
+    arrow::{
+        array::{RecordBatch, RecordBatchOptions},
+        compute,
+        datatypes::SchemaRef,
+    },
     catalog::{MemTable, TableProvider},
     common::JoinType,
     prelude::{Column, Expr, SessionContext},
@@ -13,7 +17,7 @@ use datafusion::{
 use futures::TryStreamExt;
 use model::Checkpoint;
 
-use super::known::Known;
+use super::known::{Known, Said};
 use crate::{
     identity::{NameHasher, Place, Sources},
     relation::below,
@@ -30,23 +34,28 @@ pub struct Past {
     pub known: Keys,
 }
 
-/// Hashes of names and of join keys.
+/// Hashes of names, with what rows say under them, and of join keys.
 pub struct Keys {
-    pub names: Known,
+    names: Known<2>,
     /// None where the join key is the name.
-    pub joins: Option<Known>,
-    /// The columns that name a row, and the one that it is joined by.
+    joins: Option<Known<1>>,
+    /// The columns that name a row, the one that it is joined by, and those that views name.
     identity: Vec<String>,
     join: Option<String>,
+    schema: SchemaRef,
 }
 
 impl Past {
-    pub fn may_name(&self, name: u64) -> Result<bool> {
-        self.known.names.has(name)
+    /// What rows of a name say.
+    pub fn said(&self, name: u64) -> Result<Said> {
+        self.known.names.said(name)
     }
 
     pub fn may_join(&self, key: u64) -> Result<bool> {
-        self.known.joins.as_ref().unwrap_or(&self.known.names).has(key)
+        match &self.known.joins {
+            Some(joins) => joins.has(key),
+            None => self.known.names.has(key),
+        }
     }
 
     /// Whether all rows of the past stand before a place.
@@ -88,15 +97,16 @@ impl Past {
 }
 
 impl Keys {
-    /// None yet, of a stream whose rows have a name and a join key. What does not fit in memory goes
-    /// to a folder.
-    pub fn within(folder: &Path, identity: &[String], join: Option<&str>) -> Self {
+    /// None yet, of a stream whose rows have a name and a join key, and of which views name these
+    /// columns. What does not fit in memory goes to a folder.
+    pub fn within(folder: &Path, identity: &[String], join: Option<&str>, schema: &SchemaRef) -> Self {
         let has_joins = join.is_some_and(|join| identity != [join]);
         Self {
             names: Known::within(folder),
             joins: has_joins.then(|| Known::within(folder)),
             identity: identity.to_vec(),
             join: join.map(str::to_owned),
+            schema: schema.clone(),
         }
     }
 
@@ -113,11 +123,14 @@ impl Keys {
         at_most: &Checkpoint,
     ) -> Result<Self> {
         let Some(below) = below(&at_most.next) else { return Ok(self) };
-        let (identity, join) = (self.identity.clone(), self.join.clone());
+        let (identity, join, schema) = (self.identity.clone(), self.join.clone(), self.schema.clone());
         let identity: Vec<&str> = identity.iter().map(String::as_str).collect();
-        let columns: BTreeSet<&str> = identity.iter().copied().chain(join.as_deref()).collect();
+        let mut columns: BTreeSet<&str> = identity.iter().copied().chain(join.as_deref()).collect();
         if columns.is_empty() {
             return Ok(self);
+        }
+        if !identity.is_empty() {
+            columns.extend(schema.fields().iter().map(|f| f.name().as_str()));
         }
         let columns: Vec<Expr> = columns.into_iter().map(|c| Expr::Column(Column::from_name(c))).collect();
         let rows = context.read_table(table.clone())?.filter(below)?.select(columns)?;
@@ -125,7 +138,8 @@ impl Keys {
         let (mut names, mut joins) = (Vec::new(), Vec::new());
         while let Some(batch) = rows.try_next().await? {
             if !identity.is_empty() {
-                names.extend(hasher.short_hashes(&batch, &identity)?);
+                let says = says(hasher, &narrow(&batch, &schema)?)?;
+                names.extend(hasher.short_hashes(&batch, &identity)?.into_iter().zip(says).map(<[u64; 2]>::from));
             }
             if let Some(join) = join.as_deref().filter(|_| self.joins.is_some()) {
                 joins.extend(hasher.short_hashes(&batch, &[join])?);
@@ -138,11 +152,29 @@ impl Keys {
         Ok(self)
     }
 
-    pub fn add(&mut self, names: Vec<u64>, joins: Vec<u64>) -> Result<()> {
+    /// Names with what they say, and join keys.
+    pub fn add(&mut self, names: Vec<[u64; 2]>, joins: Vec<u64>) -> Result<()> {
         self.names.add(names)?;
         match &mut self.joins {
-            Some(known) => known.add(joins),
+            Some(known) => known.add(joins.into_iter().map(|key| [key])),
             None => Ok(()),
         }
     }
+}
+
+/// The columns that views name, in the types that they have there.
+pub(super) fn narrow(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let columns = schema.fields().iter().map(|field| {
+        let column = rows.column_by_name(field.name()).with_context(|| format!("no column {}", field.name()))?;
+        Ok(compute::cast(column, field.data_type())?)
+    });
+    // Of a stream of which views name no column rows are counted.
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    Ok(RecordBatch::try_new_with_options(schema.clone(), columns.collect::<Result<_>>()?, &options)?)
+}
+
+/// A hash of what each row says to views.
+pub(super) fn says(hasher: &NameHasher, own: &RecordBatch) -> Result<Vec<u64>> {
+    let columns: Vec<&str> = own.schema_ref().fields().iter().map(|f| f.name().as_str()).collect();
+    hasher.short_hashes(own, &columns)
 }

@@ -42,8 +42,8 @@ impl<V: Copy> Sorted<V> {
         self.of_hash(hash).next()
     }
 
-    pub fn hashes(&self) -> impl Iterator<Item = u64> + '_ {
-        self.entries.iter().map(|(hash, _)| *hash)
+    pub fn iter(&self) -> impl Iterator<Item = (u64, V)> + '_ {
+        self.entries.iter().copied()
     }
 }
 
@@ -67,7 +67,7 @@ mod tests {
                 expected.sort_unstable();
                 prop_assert_eq!(found, expected);
             }
-            prop_assert_eq!(sorted.hashes().count(), entries.len());
+            prop_assert_eq!(sorted.iter().count(), entries.len());
         }
     }
 }
