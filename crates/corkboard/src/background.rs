@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use model::{Report, Stop, Task};
 use tokio::{runtime::Runtime, sync::Mutex, task::JoinSet};
 
-/// Two fifths of the weight of other threads. With less, a busy machine lets a run of half a second of
-/// work wait for minutes: each time that one of its threads hands over to another it stands last.
-const NICE: i32 = 4;
+/// A sixth of the weight of other threads. With two fifths, answers wait for tens of seconds while a batch
+/// run works on what a busy minute brought.
+const NICE: i32 = 8;
 
 /// The threads. They end with the last task that has them.
 pub struct Background(Option<Runtime>);

@@ -1,7 +1,7 @@
 //! `POST …/records:batch`: a few entries with names of their own; what became of each is said by its
 //! name. Beside it, how the entries of version 3 are stored.
 
-use std::{borrow::Cow, collections::HashSet, fmt::Write, sync::Arc};
+use std::{borrow::Cow, collections::HashSet, sync::Arc};
 
 use axum::{
     extract::{Path, Request, State, rejection::PathRejection},
@@ -30,6 +30,7 @@ use crate::{
 };
 
 const MAX_ID_CHARS: usize = 80;
+const BEGIN: &str = r#"{"successes":["#;
 
 pub(super) async fn produce(
     State(doors): State<Arc<Doors>>,
@@ -198,19 +199,23 @@ impl Doors {
         let mut entries: Vec<_> = objects.iter().map(|object| entry::read(object, true, config, now)).collect();
         let ids = ids(&objects, &mut entries)?;
         let topic = self.topic_to_fill(&topic).await?;
-        let (mut successes, mut failures) = (String::with_capacity(entries.len() * RECEIPT_BYTES), String::new());
+        let (mut answer, mut failures) = (String::with_capacity(entries.len() * RECEIPT_BYTES + 40), String::new());
+        answer.push_str(BEGIN);
         let mut receipts = Receipts::new(&cluster, &topic.name);
         self.store_entries(&topic, entries, once.as_ref(), |i, receipt| {
-            let out = if matches!(receipt, Receipted::Stored(..)) { &mut successes } else { &mut failures };
-            if !out.is_empty() {
+            let (out, begin) = match receipt {
+                Receipted::Stored(..) => (&mut answer, BEGIN),
+                Receipted::NotStored(_) => (&mut failures, ""),
+            };
+            if out.len() > begin.len() {
                 out.push(',');
             }
             receipt.write(out, &mut receipts, Some(&ids[i]));
         })
         .await?;
-        let mut answer = String::with_capacity(successes.len() + failures.len() + 40);
-        write!(answer, r#"{{"successes":[{successes}],"failures":[{failures}]}}"#)
-            .expect("writing to a string cannot fail");
+        for part in [r#"],"failures":["#, &failures, "]}"] {
+            answer.push_str(part);
+        }
         Ok(answer)
     }
 }
