@@ -238,6 +238,7 @@ impl Parts<'_> {
             config: self.config.batch.clone(),
             dedup: None,
             spill: self.folder.spill(),
+            names: Default::default(),
         }
     }
 

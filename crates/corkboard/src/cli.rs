@@ -323,6 +323,7 @@ async fn batch_run(args: BatchRunArgs, mut config: Config, folder: &DataFolder) 
         config: config.batch,
         dedup: args.dedup,
         spill: spill.path().to_owned(),
+        names: Default::default(),
     };
     let shutdown = shutdown::on_signals()?;
     let bar = Mutex::new(Bar::default());

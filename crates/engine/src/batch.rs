@@ -22,6 +22,7 @@ use model::{Checkpoint, Dedup, LogId, Offset, OffsetRange, Report, Stop, Task, T
 use serde_json::json;
 use uuid::Uuid;
 
+pub use self::views::LastNames;
 use self::{
     intake::{Intake, Plan, Source},
     manifest::{Manifest, StreamRun},
@@ -46,6 +47,7 @@ pub struct Batch {
     pub dedup: Option<Dedup>,
     /// Where work goes that does not fit in memory.
     pub spill: PathBuf,
+    pub names: LastNames,
 }
 
 /// How far a run has come, for progress bars.

@@ -171,6 +171,12 @@ impl Fold {
         Ok(())
     }
 
+    /// The names and join keys of all rows, by stream, and how they were hashed.
+    pub fn into_keys(self) -> Result<(NameHasher, BTreeMap<String, Keys>)> {
+        let keys = self.streams.into_iter().map(|(name, stream)| Ok((name, stream.into_keys()?)));
+        Ok((self.hasher, keys.collect::<Result<_>>()?))
+    }
+
     /// Takes in rows of some streams. None if they change what was counted before; the fold
     /// is of no use any more then, as after an error.
     pub async fn advance(
@@ -246,11 +252,18 @@ impl Folded {
         past.table = Some(table);
         let own = through.iter().filter(|(partition, _)| self.sources.has(partition));
         past.below.next.extend(own.map(|(partition, offset)| (partition.clone(), *offset)));
-        let names = generation.names.iter().map(|(name, entry)| [name, entry.says]).collect();
-        past.known.add(names, generation.held.keys().collect())?;
+        generation.add_to(&mut past.known)?;
         // Rows of that generation would be missing in what was found before.
         self.found = Found::default();
         Ok(())
+    }
+
+    fn into_keys(self) -> Result<Keys> {
+        let mut known = self.how.past.known;
+        for generation in self.closed.into_iter().chain([self.open.close()]) {
+            generation.add_to(&mut known)?;
+        }
+        Ok(known)
     }
 
     /// The rows that count beside all others, with the columns that views name. None if one
@@ -447,6 +460,11 @@ impl Generation {
 }
 
 impl Closed {
+    fn add_to(&self, known: &mut Keys) -> Result<()> {
+        let names = self.names.iter().map(|(name, entry)| [name, entry.says]).collect();
+        known.add(names, self.held.keys().collect())
+    }
+
     fn size_bytes(&self) -> usize {
         self.names.size_bytes() + self.held.size_bytes()
     }

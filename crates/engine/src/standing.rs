@@ -100,6 +100,16 @@ struct Kept {
     next: usize,
 }
 
+/// What views know of the names of all rows below where they end. A batch run leaves it to the next one
+/// of its process, so that this one need not read the history again.
+pub struct Names {
+    log: LogId,
+    marks: Marks,
+    through: Through,
+    hasher: NameHasher,
+    keys: BTreeMap<String, Keys>,
+}
+
 /// All rows of a stream, and how far they reach.
 pub struct StreamRows {
     pub rows: DataFrame,
@@ -138,26 +148,33 @@ impl Standing {
         matches!(&self.state, State::Spoiled(spoiled) if spoiled == origin)
     }
 
-    /// Begins where the last batch run ended, and takes up what the tables have beyond. Returns
-    /// whether the views stand.
+    /// Begins where the last batch run ended, and takes up what the tables have beyond. Names that end
+    /// elsewhere are of no use. Returns whether the views stand.
     pub async fn begin(
         &mut self,
         context: &SessionContext,
         origin: Origin,
         saved: &Saved,
         streams: BTreeMap<String, StreamRows>,
+        names: Option<Names>,
     ) -> Result<bool> {
-        let hasher = NameHasher::default();
+        let (hasher, mut kept) = match names.filter(|names| names.end_at(&origin, &streams)) {
+            Some(names) => (names.hasher, names.keys),
+            None => (NameHasher::default(), BTreeMap::new()),
+        };
         let mut reading = JoinSet::new();
         for (name, shape) in &self.mergeable.streams {
             let stream = streams.get(name).with_context(|| format!("stream {name} was not looked at"))?;
             let below = Checkpoint { log: origin.log, next: stream.before.clone() };
-            let known = Keys::within(&self.spill, &shape.identity, shape.join.as_deref(), &shape.schema);
+            let (identity, join) = (&shape.identity, shape.join.as_deref());
+            let kept = kept.remove(name).filter(|keys| keys.are_of(identity, join, &shape.schema));
+            let fresh = Keys::within(&self.spill, identity, join, &shape.schema);
             let (name, table, context, hasher) = (name.clone(), stream.batch.clone(), context.clone(), hasher.clone());
             reading.spawn(async move {
-                let known = match &table {
-                    Some(table) => known.read(&context, table, &hasher, &below).await?,
-                    None => known,
+                let known = match (kept, &table) {
+                    (Some(known), _) => known,
+                    (None, Some(table)) => fresh.read(&context, table, &hasher, &below).await?,
+                    (None, None) => fresh,
                 };
                 Ok::<_, anyhow::Error>((name, Past { table, below, known }))
             });
@@ -209,6 +226,14 @@ impl Standing {
         }
         self.state = State::Up(running);
         Ok(true)
+    }
+
+    /// What the views know of names, if they stand.
+    pub fn into_names(self) -> Result<Option<Names>> {
+        let State::Up(running) = self.state else { return Ok(None) };
+        let Running { origin, through, fold, .. } = *running;
+        let (hasher, keys) = fold.into_keys()?;
+        Ok(Some(Names { log: origin.log, marks: origin.marks, through, hasher, keys }))
     }
 
     /// Takes in the rows of a stream between some offsets.
@@ -368,6 +393,15 @@ impl Standing {
         }
         running.let_go();
         Ok(())
+    }
+}
+
+impl Names {
+    /// Whether they end just where groups of these streams do.
+    fn end_at(&self, origin: &Origin, streams: &BTreeMap<String, StreamRows>) -> bool {
+        let mut before = streams.values().flat_map(|stream| &stream.before);
+        let ends = |(p, end): (&TopicPartition, &Offset)| self.through.get(p).copied().unwrap_or_default() == *end;
+        self.log == origin.log && self.marks == origin.marks && before.all(ends)
     }
 }
 

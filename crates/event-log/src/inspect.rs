@@ -2,6 +2,7 @@
 //! It takes no lock and writes nothing, so it may be used while the owner runs.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -22,6 +23,9 @@ use crate::{
     segment::{Segment, WALK_WINDOW_BYTES},
     walk::{Found, Walk},
 };
+
+/// So often a partition is looked at whose files go meanwhile.
+const MAX_LOOKS: usize = 10;
 
 /// How closely to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +95,8 @@ pub fn describe(dir: &Path, depth: Depth) -> Result<LogReport> {
     let fs: Arc<dyn FileSystem> = Arc::new(Disk);
     let meta = meta(&*fs, dir)?;
     let ids = meta.topics.iter().flat_map(|(t, n)| (0..*n).map(|p| TopicPartition::new(t.clone(), p)));
-    let partitions = ids.map(|id| describe_partition(&fs, dir, &id, meta.begin(&id), depth)).collect::<Result<_>>()?;
+    let describe = |id| again_where_files_go(|| describe_partition(&fs, dir, &id, meta.begin(&id), depth));
+    let partitions = ids.map(describe).collect::<Result<_>>()?;
     Ok(LogReport {
         dir: dir.to_owned(),
         format_version: meta.format_version,
@@ -101,6 +106,20 @@ pub fn describe(dir: &Path, depth: Depth) -> Result<LogReport> {
         partitions,
         ended: meta.ended,
     })
+}
+
+/// The owner may delete segments between the look at their names and the one at them.
+fn again_where_files_go<T>(describe: impl Fn() -> Result<T>) -> Result<T> {
+    let is_gone = |e: &anyhow::Error| {
+        e.chain().any(|e| e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::NotFound))
+    };
+    for _ in 1..MAX_LOOKS {
+        match describe() {
+            Err(e) if is_gone(&e) => {}
+            described => return described,
+        }
+    }
+    describe()
 }
 
 fn describe_partition(

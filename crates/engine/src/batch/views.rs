@@ -4,7 +4,10 @@
 //! the new rows change; the others, and all when most is new, are computed from all rows that
 //! count.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+};
 
 use anyhow::Result;
 use datafusion::arrow::{array::RecordBatch, datatypes::SchemaRef};
@@ -25,7 +28,7 @@ use crate::{
     mergeable::{Marks, Mergeable, Saved},
     relation,
     session::{Mode, Resources, is_out_of_memory},
-    standing::{Origin, Standing, StreamRows},
+    standing::{Names, Origin, Standing, StreamRows},
     table::{Change, Files, Table, TableDef},
 };
 
@@ -34,6 +37,23 @@ const N_AT_A_TIME: usize = 4;
 /// Of the memory, this part may hold rows that came last: the parts of a post that come so close
 /// together need not be looked for in the tables.
 const SHARE_OF_RECENT: usize = 4;
+
+/// What the last run of this process knew of names: with it the next one does not read the history.
+#[derive(Clone, Default)]
+pub struct LastNames(Arc<std::sync::Mutex<Option<Names>>>);
+
+impl LastNames {
+    fn take(&self) -> Option<Names> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn leave(&self, standing: Standing) {
+        match standing.into_names() {
+            Ok(names) => *self.0.lock().unwrap_or_else(PoisonError::into_inner) = names,
+            Err(e) => tracing::warn!("the next batch run has to read all names again: {e:#}"),
+        }
+    }
+}
 
 /// What the views of one run share.
 struct Work<'a> {
@@ -86,7 +106,7 @@ impl Batch {
             return Ok(false);
         }
         let through = manifest.through();
-        let work = Work::begin(self, log, &manifest.run, &through).await?;
+        let mut work = Work::begin(self, log, &manifest.run, &through).await?;
         let mut groups = Saved::at(log, through);
         let mut writing: Vec<BoxFuture<'_, (&ViewDef, Result<Written>)>> = Vec::new();
         for (view, definition) in due {
@@ -110,6 +130,9 @@ impl Batch {
         }
         drop(writing);
         groups.save(&self.tables).await?;
+        if let Some(standing) = work.standing.take() {
+            self.names.leave(standing.into_inner());
+        }
         watch(Progress::View { name: "", done: total, total });
         Ok(is_changed)
     }
@@ -184,7 +207,8 @@ impl<'a> Work<'a> {
             Standing::of(self.mergeable.clone(), views, resources, spill, memory_bytes, memory_bytes / SHARE_OF_RECENT);
         let log = LogId { id: self.log, epoch: 0 };
         let origin = Origin { log, marks: self.marks.clone(), through: saved.through.clone() };
-        Ok(standing.begin(&context, origin, &saved, streams).await?.then_some(standing))
+        let names = self.batch.names.take();
+        Ok(standing.begin(&context, origin, &saved, streams, names).await?.then_some(standing))
     }
 
     async fn write(&self, view: &ViewDef, definition: String) -> Result<Written> {

@@ -110,6 +110,11 @@ impl Keys {
         }
     }
 
+    /// Whether these are those of rows with such a name and join key, of which views name these columns.
+    pub fn are_of(&self, identity: &[String], join: Option<&str>, schema: &SchemaRef) -> bool {
+        self.identity == identity && self.join.as_deref() == join && self.schema == *schema
+    }
+
     pub fn size_bytes(&self) -> usize {
         self.names.size_bytes() + self.joins.as_ref().map_or(0, Known::size_bytes)
     }

@@ -180,7 +180,7 @@ impl Serving {
             let stream = StreamRows { rows, batch, before, through, live, batch_through, tables, tables_through };
             streams.insert(relation.name, stream);
         }
-        standing.begin(&context, origin, &saved, streams).await
+        standing.begin(&context, origin, &saved, streams, None).await
     }
 
     /// Lets the views' groups rely on the tables for what these have.

@@ -56,6 +56,7 @@ async fn whole_batch(pipeline: &Pipeline) -> Report {
         config: pipeline.config.batch.clone(),
         dedup: None,
         spill: pipeline.scratch().to_owned(),
+        names: Default::default(),
     };
     batch.run(true, &Stop::new(), &|_| ()).await.unwrap().report
 }

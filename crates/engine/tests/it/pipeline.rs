@@ -9,7 +9,7 @@ use std::{
 };
 
 use engine::{
-    batch::Batch,
+    batch::{Batch, LastNames},
     definitions::Definitions,
     haste::Haste,
     landing::{Floors, Landing},
@@ -40,6 +40,7 @@ pub(crate) struct Pipeline {
     /// The floors that trim gave the log.
     pub(crate) retained: Arc<Mutex<BTreeMap<TopicPartition, Offset>>>,
     following: tokio::sync::Mutex<Option<(Arc<Definitions>, Arc<Serving>)>>,
+    names: LastNames,
     scratch: TempDir,
 }
 
@@ -88,6 +89,7 @@ impl Pipeline {
             config,
             retained: Arc::default(),
             following: tokio::sync::Mutex::default(),
+            names: LastNames::default(),
             scratch: tempfile::tempdir().unwrap(),
         }
     }
@@ -110,7 +112,16 @@ impl Pipeline {
         self.try_batch().await.unwrap()
     }
 
+    /// What a process knows is not known to another.
+    pub(crate) async fn run_batch_elsewhere(&self) -> Report {
+        self.batch_with(LastNames::default()).await.unwrap()
+    }
+
     pub(crate) async fn try_batch(&self) -> anyhow::Result<Report> {
+        self.batch_with(self.names.clone()).await
+    }
+
+    async fn batch_with(&self, names: LastNames) -> anyhow::Result<Report> {
         let batch = Batch {
             landing: self.landing.clone(),
             tables: self.tables.clone(),
@@ -118,6 +129,7 @@ impl Pipeline {
             config: self.config.batch.clone(),
             dedup: None,
             spill: self.scratch.path().to_owned(),
+            names,
         };
         Ok(batch.run(false, &Stop::new(), &|_| ()).await?.report)
     }

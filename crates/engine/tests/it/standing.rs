@@ -32,6 +32,8 @@ enum Step {
         rows: Vec<Row>,
     },
     Batch,
+    /// By another process, so that what this one knew is outdated.
+    BatchElsewhere,
     Speed,
     Trim,
     /// Both topics, which go on with the next post.
@@ -62,6 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..N_PARTITIONS, prop::collection::vec(row(), 1..6))
             .prop_map(|(partition, rows)| Step::Post { partition, rows }),
         2 => Just(Step::Batch),
+        1 => Just(Step::BatchElsewhere),
         1 => Just(Step::Speed),
         1 => Just(Step::Trim),
         1 => Just(Step::Delete),
@@ -168,9 +171,12 @@ async fn all_steps_answer_as_expected(steps: Vec<Step>, max_recent_bytes: usize)
     for step in steps {
         match step {
             Step::Post { partition, rows } => post(&pipeline, &mut posted, partition, rows).await,
-            Step::Batch => {
+            Step::Batch | Step::BatchElsewhere => {
                 pipeline.land().await;
-                pipeline.run_batch().await;
+                match step {
+                    Step::Batch => pipeline.run_batch().await,
+                    _ => pipeline.run_batch_elsewhere().await,
+                };
                 if !posted.is_empty() {
                     assert_eq!(answers(&serving, Scope::Batch).await, expected(&posted));
                 }

@@ -136,11 +136,24 @@ async fn a_reader_beside_the_owner_bears_appends_rolls_and_trims_under_it() {
             }
         }
     });
+    let is_over = Arc::new(AtomicBool::new(false));
+    let inspector = tokio::task::spawn_blocking({
+        let (dir, is_over) = (dir.path().to_owned(), is_over.clone());
+        move || {
+            while !is_over.load(Relaxed) {
+                for depth in [Depth::Quick, Depth::Verify] {
+                    inspect::describe(&dir, depth).unwrap();
+                }
+            }
+        }
+    });
     for until in (100..=4000).step_by(100) {
         fill(&log, &t, 25, until).await;
         log.trim(&t, Offset(until.saturating_sub(600))).await.unwrap();
     }
     reader.await.unwrap();
+    is_over.store(true, Relaxed);
+    inspector.await.unwrap();
 }
 
 #[tokio::test]
