@@ -292,10 +292,11 @@ impl Folded {
             let own = self.narrow(batch)?;
             let says = past::says(hasher, &own)?;
             let (mut asks, mut is_replay) = (Vec::with_capacity(names.len()), Vec::with_capacity(names.len()));
-            for ((name, place), says) in names.iter().zip(&places).zip(&says) {
+            let may_be_there = self.how.past.may_name(&names);
+            for (((name, place), says), may_be_there) in names.iter().zip(&places).zip(&says).zip(may_be_there) {
                 let said = match self.entry(*name) {
-                    Some(_) => Said::Nothing,
-                    None => self.how.past.said(*name)?,
+                    None if may_be_there => self.how.past.said(*name)?,
+                    _ => Said::Nothing,
                 };
                 // What says the same again changes nothing, wherever it stands; and behind all of the
                 // past it does not matter what the first row of its name says.
@@ -371,12 +372,11 @@ impl Folded {
         wanted: &ByHash<(usize, usize)>,
     ) -> Result<()> {
         let Some(join) = self.how.join.clone() else { return Ok(()) };
-        let mut unasked: Vec<(u64, (usize, usize))> = Vec::new();
-        for (key, at) in wanted.iter().filter(|(key, _)| !self.found.asked.contains(*key)) {
-            if self.how.past.may_join(*key)? {
-                unasked.push((*key, *at));
-            }
-        }
+        let unasked = wanted.iter().filter(|(key, _)| !self.found.asked.contains(*key));
+        let (unasked, at): (Vec<u64>, Vec<(usize, usize)>) = unasked.map(|(key, at)| (*key, *at)).unzip();
+        let are_there = self.how.past.joins(&unasked)?;
+        let unasked = unasked.into_iter().zip(at).zip(are_there).filter(|(_, is_there)| *is_there);
+        let unasked: Vec<(u64, (usize, usize))> = unasked.map(|(unasked, _)| unasked).collect();
         if unasked.is_empty() {
             return Ok(());
         }

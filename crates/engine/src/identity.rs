@@ -15,7 +15,7 @@ use datafusion::{
         array::{Array, ArrayRef, AsArray, RecordBatch},
         compute,
         datatypes::{DataType, Int32Type, Int64Type},
-        row::{RowConverter, SortField},
+        row::{RowConverter, Rows, SortField},
     },
     common::hash_utils::QualityRandomState,
 };
@@ -83,33 +83,40 @@ impl Default for NameHasher {
 impl NameHasher {
     /// A hash per row of the named columns.
     pub fn hash(&self, rows: &RecordBatch, columns: &[&str]) -> Result<Vec<NameHash>> {
-        let column = |name: &&str| rows.column_by_name(name).with_context(|| format!("column {name} is missing"));
-        let columns: Vec<&ArrayRef> = columns.iter().map(column).collect::<Result<_>>()?;
-        self.hash_columns(&columns)
+        self.hash_columns(&named(rows, columns)?)
     }
 
     /// The first 64 bits of it, where half the memory is worth a chance: of a million new names one is
     /// taken for one of a billion known ones once in eighteen thousand times.
     pub fn short_hashes(&self, rows: &RecordBatch, columns: &[&str]) -> Result<Vec<u64>> {
-        Ok(self.hash(rows, columns)?.into_iter().map(|hash| (hash >> 64) as u64).collect())
+        let names = encoded(&named(rows, columns)?)?;
+        Ok(names.iter().map(|name| self.states[0].hash_one(name.as_ref())).collect())
     }
 
     /// A hash per row. Text hashes the same in whatever type it comes.
     pub fn hash_columns(&self, columns: &[&ArrayRef]) -> Result<Vec<NameHash>> {
-        let in_one_type = |column: &&ArrayRef| match column.data_type() {
-            DataType::Utf8 | DataType::LargeUtf8 => compute::cast(column, &DataType::Utf8View),
-            _ => Ok(ArrayRef::clone(column)),
-        };
-        let arrays: Vec<ArrayRef> = columns.iter().map(in_one_type).collect::<Result<_, _>>()?;
-        let fields = arrays.iter().map(|a| SortField::new(a.data_type().clone())).collect();
-        let converter = RowConverter::new(fields)?;
-        let names = converter.convert_columns(&arrays)?;
         let hash = |bytes: &[u8]| {
             let [high, low] = &self.states;
             u128::from(high.hash_one(bytes)) << 64 | u128::from(low.hash_one(bytes))
         };
-        Ok(names.iter().map(|name| hash(name.as_ref())).collect())
+        Ok(encoded(columns)?.iter().map(|name| hash(name.as_ref())).collect())
     }
+}
+
+fn named<'r>(rows: &'r RecordBatch, columns: &[&str]) -> Result<Vec<&'r ArrayRef>> {
+    let column = |name: &&str| rows.column_by_name(name).with_context(|| format!("column {name} is missing"));
+    columns.iter().map(column).collect()
+}
+
+/// The columns of each row as bytes, text in one type.
+fn encoded(columns: &[&ArrayRef]) -> Result<Rows> {
+    let in_one_type = |column: &&ArrayRef| match column.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 => compute::cast(column, &DataType::Utf8View),
+        _ => Ok(ArrayRef::clone(column)),
+    };
+    let arrays: Vec<ArrayRef> = columns.iter().map(in_one_type).collect::<Result<_, _>>()?;
+    let fields = arrays.iter().map(|a| SortField::new(a.data_type().clone())).collect();
+    Ok(RowConverter::new(fields)?.convert_columns(&arrays)?)
 }
 
 impl Share {

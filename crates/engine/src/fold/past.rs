@@ -46,16 +46,28 @@ pub struct Keys {
 }
 
 impl Past {
+    /// Which names may be there.
+    pub fn may_name(&self, names: &[u64]) -> Vec<bool> {
+        self.known.names.may_have(names)
+    }
+
     /// What rows of a name say.
     pub fn said(&self, name: u64) -> Result<Said> {
         self.known.names.said(name)
     }
 
-    pub fn may_join(&self, key: u64) -> Result<bool> {
-        match &self.known.joins {
-            Some(joins) => joins.has(key),
-            None => self.known.names.has(key),
-        }
+    /// Which of some join keys are there.
+    pub fn joins(&self, keys: &[u64]) -> Result<Vec<bool>> {
+        let may = match &self.known.joins {
+            Some(joins) => joins.may_have(keys),
+            None => self.known.names.may_have(keys),
+        };
+        let is_there = |(key, may): (&u64, bool)| match &self.known.joins {
+            _ if !may => Ok(false),
+            Some(joins) => joins.has(*key),
+            None => self.known.names.has(*key),
+        };
+        keys.iter().zip(may).map(is_there).collect()
     }
 
     /// Whether all rows of the past stand before a place.
