@@ -216,8 +216,7 @@ impl<'a> Folder<'a> {
         for _ in 0..1 + self.random.below(3) {
             let n_requests = 1 + self.random.below(12);
             let n_under_way = self.random.below(6);
-            ledger.allow(turns, n_requests + n_under_way);
-            ledger.wait_for_more(n_requests as usize);
+            ledger.allow(turns, n_requests + n_under_way, n_requests);
             let task = *self.random.pick(&TASKS);
             if self.random.one_in(3) {
                 client.run_task(task);
@@ -231,8 +230,7 @@ impl<'a> Folder<'a> {
             ledger.wait_for_all();
             self.compare(&mut client, ledger, "merged");
         }
-        ledger.allow(turns, N_PRODUCERS);
-        ledger.wait_for_more(1);
+        ledger.allow(turns, N_PRODUCERS, 1);
     }
 
     fn kill(&mut self, server: Server, ledger: &Ledger) {

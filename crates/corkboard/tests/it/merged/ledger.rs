@@ -68,22 +68,18 @@ impl Ledger {
         }
     }
 
-    /// Allows `n` more requests.
-    pub(super) fn allow(&self, turns: &Sender<()>, n: u64) {
+    /// Allows `n` more requests, and waits until so many more than before are acknowledged.
+    pub(super) fn allow(&self, turns: &Sender<()>, n: u64, n_acknowledged: u64) {
+        let target = self.n_acknowledged.load(Ordering::SeqCst) + n_acknowledged as usize;
         (0..n).for_each(|_| turns.send(()).unwrap());
         self.n_allowed.fetch_add(n as usize, Ordering::SeqCst);
+        eventually("posts", || (self.n_acknowledged.load(Ordering::SeqCst) >= target).then_some(()));
     }
 
     /// Waits until no request is under way.
     pub(super) fn wait_for_all(&self) {
         let target = self.n_allowed.load(Ordering::SeqCst);
         eventually("posts", || (self.n_acknowledged.load(Ordering::SeqCst) == target).then_some(()));
-    }
-
-    /// Waits until `n` more requests are acknowledged.
-    pub(super) fn wait_for_more(&self, n: usize) {
-        let target = self.n_acknowledged.load(Ordering::SeqCst) + n;
-        eventually("posts", || (self.n_acknowledged.load(Ordering::SeqCst) >= target).then_some(()));
     }
 
     /// Reads the log with the eyes of its next owner, while there is none. What was acknowledged
