@@ -21,8 +21,9 @@ const FAN_IN: usize = 8;
 /// Bytes read from a file at a time: a page.
 const BLOCK_BYTES: usize = 4096;
 const HASH_BYTES: usize = size_of::<u64>();
-/// Blocks of a run read at a time when runs are merged.
-const BLOCKS_AHEAD: usize = 64;
+/// Blocks of a run read at a time when runs are merged; of the small runs of tests few, so that they take
+/// several reads as well.
+const BLOCKS_AHEAD: usize = if cfg!(test) { 2 } else { 64 };
 
 /// Entries of so many numbers, of which the first is the hash that they are looked for by.
 pub struct Known<const N: usize> {
