@@ -268,6 +268,30 @@ async fn a_batch_run_goes_on_from_the_groups_of_the_last_one() {
     }
 }
 
+/// Of a key that was asked for, rows come later too, and are left to the tables in their turn.
+#[tokio::test]
+async fn what_was_left_to_the_tables_is_joined_with_what_comes_later() {
+    let mut pipeline = pipeline().await;
+    pipeline.config.serving.max_recent_bytes = 0;
+    let serving = pipeline.serving();
+    let view = "median_follower_count_per_age_group";
+    let pin = |id: u64, followers: u64| Row::Pin { id, ind: 5, category: 0, followers }.value();
+    let user =
+        json!({"ind": 5, "first_name": "Ana", "last_name": "Bay", "age": 20, "date_joined": "2016-01-02T03:04:05"});
+    let geo = Row::Geo { ind: 5, country: 0, year: 2018 }.value();
+    for (topic, value) in [("a.pin", pin(1, 9)), ("a.geo", geo), ("a.pin", pin(2, 1)), ("a.user", user)] {
+        let at = TopicPartition::new(topic.parse().unwrap(), 0);
+        pipeline.log.append(&at, vec![Record::of_value(value.to_string())]).await.unwrap();
+        rows(&serving, view, Scope::Merged).await.unwrap();
+        pipeline.run_speed().await.unwrap();
+        rows(&serving, view, Scope::Merged).await.unwrap();
+    }
+    // The lower one.
+    let expected = json!([{"age_group": "18-24", "median_follower_count": 1}]);
+    assert_eq!(rows(&serving, view, Scope::Merged).await.unwrap(), expected);
+    assert_eq!(rows(&pipeline.serving(), view, Scope::Merged).await.unwrap(), expected);
+}
+
 /// Objects may be brought along from elsewhere, under topics that the log does not have.
 #[tokio::test]
 async fn landed_topics_that_the_log_does_not_have_are_counted_once() {
