@@ -107,6 +107,8 @@ impl Tester {
         let mut test = Command::new("timeout");
         test.args(["--kill-after=10", LIMIT_SECONDS]).arg(cargo.get_program());
         let test = self.prepare(&mut test, &cargo);
+        // That it fails is enough: nobody reads of which input.
+        test.env("PROPTEST_MAX_SHRINK_ITERS", "0");
         test.args(["test", "--no-fail-fast"]).args(not_optimised()).args(to_cargo).args(to_tests);
         let output = test.output().context("start cargo below `timeout`")?;
         Verdict::read(&String::from_utf8_lossy(&output.stdout), output.status)
