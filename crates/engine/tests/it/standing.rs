@@ -268,6 +268,23 @@ async fn a_batch_run_goes_on_from_the_groups_of_the_last_one() {
     }
 }
 
+/// A run knows the names of the last one of its process, and that these are not all.
+#[tokio::test]
+async fn what_another_process_took_in_meanwhile_is_known() {
+    let pipeline = Pipeline::new(&Store::in_memory(), 1).await;
+    for (posted, is_elsewhere) in [(0..50, false), (50..60, false), (60..70, true), (65..75, false)] {
+        let n_posts = posted.end;
+        pipeline.post(0, posted.map(|n| pin(n, "art"))).await;
+        pipeline.land().await;
+        match is_elsewhere {
+            true => pipeline.run_batch_elsewhere().await,
+            false => pipeline.run_batch().await,
+        };
+        let rows = pipeline.ask("posts_per_category", Scope::Batch).await;
+        assert_eq!(rows, json!([{"category": "art", "number_posts": n_posts}]));
+    }
+}
+
 /// Of a key that was asked for, rows come later too, and are left to the tables in their turn.
 #[tokio::test]
 async fn what_was_left_to_the_tables_is_joined_with_what_comes_later() {
