@@ -47,6 +47,7 @@ pub struct Batch {
     pub dedup: Option<Dedup>,
     /// Where work goes that does not fit in memory.
     pub spill: PathBuf,
+    /// What each run leaves to the next.
     pub names: LastNames,
 }
 

@@ -103,9 +103,8 @@ struct Kept {
 /// What views know of the names of all rows below where they end. A batch run leaves it to the next one
 /// of its process, so that this one need not read the history again.
 pub struct Names {
-    log: LogId,
-    marks: Marks,
-    through: Through,
+    /// From which groups views would begin that end where these do.
+    end: Origin,
     hasher: NameHasher,
     keys: BTreeMap<String, Keys>,
 }
@@ -233,7 +232,7 @@ impl Standing {
         let State::Up(running) = self.state else { return Ok(None) };
         let Running { origin, through, fold, .. } = *running;
         let (hasher, keys) = fold.into_keys()?;
-        Ok(Some(Names { log: origin.log, marks: origin.marks, through, hasher, keys }))
+        Ok(Some(Names { end: Origin { through, ..origin }, hasher, keys }))
     }
 
     /// Takes in the rows of a stream between some offsets.
@@ -400,8 +399,8 @@ impl Names {
     /// Whether they end just where groups of these streams do.
     fn end_at(&self, origin: &Origin, streams: &BTreeMap<String, StreamRows>) -> bool {
         let mut before = streams.values().flat_map(|stream| &stream.before);
-        let ends = |(p, end): (&TopicPartition, &Offset)| self.through.get(p).copied().unwrap_or_default() == *end;
-        self.log == origin.log && self.marks == origin.marks && before.all(ends)
+        let ends = |(p, end): (&TopicPartition, &Offset)| self.end.through.get(p).copied().unwrap_or_default() == *end;
+        self.end.log == origin.log && self.end.marks == origin.marks && before.all(ends)
     }
 }
 

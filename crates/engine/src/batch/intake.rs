@@ -250,6 +250,10 @@ impl<'a> Intake<'a> {
             let (is_first, bytes) = (self.ahead.is_empty(), self.ahead_bytes);
             let fits = |next: &&Planned| is_first || bytes + next.object.size_bytes <= READ_AHEAD_BYTES;
             let Some(planned) = self.waiting.next_if(fits) else { return };
+            if self.held.contains(&planned.object.partition) {
+                self.done_bytes += planned.object.size_bytes;
+                continue;
+            }
             self.ahead_bytes += planned.object.size_bytes;
             let store = self.store.clone();
             let look = async move { (planned, look_through(store.as_ref(), &planned.object).await) };

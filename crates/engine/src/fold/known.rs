@@ -89,6 +89,12 @@ impl<const N: usize> Known<N> {
         may
     }
 
+    /// Which hashes are there.
+    pub fn have(&self, hashes: &[u64]) -> Result<Vec<bool>> {
+        let may = self.may_have(hashes);
+        hashes.iter().zip(may).map(|(hash, may)| Ok(may && self.has(*hash)?)).collect()
+    }
+
     pub fn has(&self, hash: u64) -> Result<bool> {
         let mut has = false;
         self.look(hash, &mut |_| {

@@ -58,16 +58,10 @@ impl Past {
 
     /// Which of some join keys are there.
     pub fn joins(&self, keys: &[u64]) -> Result<Vec<bool>> {
-        let may = match &self.known.joins {
-            Some(joins) => joins.may_have(keys),
-            None => self.known.names.may_have(keys),
-        };
-        let is_there = |(key, may): (&u64, bool)| match &self.known.joins {
-            _ if !may => Ok(false),
-            Some(joins) => joins.has(*key),
-            None => self.known.names.has(*key),
-        };
-        keys.iter().zip(may).map(is_there).collect()
+        match &self.known.joins {
+            Some(joins) => joins.have(keys),
+            None => self.known.names.have(keys),
+        }
     }
 
     /// Whether all rows of the past stand before a place.
