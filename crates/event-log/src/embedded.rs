@@ -32,6 +32,7 @@ use crate::{
     partition::Partition,
     recovery,
     segment::MAX_SEGMENT_BYTES,
+    turns::Turns,
     writer::{Append, Retained},
 };
 
@@ -76,6 +77,7 @@ struct Inner {
     config: Arc<LogConfig>,
     max_record_bytes: usize,
     files: Arc<Files>,
+    turns: Arc<Turns>,
     moved: watch::Sender<u64>,
     shown: RwLock<Shown>,
     /// `None` once closed. Held while a topic changes, so that they change one by one.
@@ -128,6 +130,7 @@ impl EmbeddedLog {
             config: Arc::new(config.clone()),
             max_record_bytes,
             files: Arc::new(files),
+            turns: Arc::default(),
             moved: watch::Sender::new(0),
             shown: RwLock::default(),
             meta: Arc::default(),
@@ -262,7 +265,8 @@ impl Inner {
         let dir = self.dir.join(id.to_string());
         let (partition, writer) = recovery::open(id, &dir, begin, &self.files, &self.config, self.moved.clone())
             .map_err(|source| NotOpened { dir, source })?;
-        let mailbox = Mailbox::new(writer, self.config.max_queue_bytes, self.config.max_group_bytes);
+        let mailbox =
+            Mailbox::new(writer, self.config.max_queue_bytes, self.config.max_group_bytes, Arc::clone(&self.turns));
         Ok(Open { partition, mailbox: Arc::new(mailbox) })
     }
 

@@ -11,6 +11,7 @@ mod format;
 mod mark;
 mod quarantine;
 mod segment;
+mod turns;
 mod walk;
 
 mod partition;

@@ -11,7 +11,10 @@ use std::{
 use model::{LogError, Offset, Timestamp, TopicName};
 use tokio::{sync::oneshot, task::spawn_blocking};
 
-use crate::writer::{Append, Retained, Writer};
+use crate::{
+    turns::Turns,
+    writer::{Append, Retained, Writer},
+};
 
 /// After so many groups the writer queues up again for a thread, so that more busy partitions
 /// than threads all get on.
@@ -59,6 +62,8 @@ impl Refusal {
 pub(crate) struct Mailbox {
     max_queue_bytes: usize,
     max_group_bytes: usize,
+    /// Of all partitions of the log.
+    turns: Arc<Turns>,
     state: Mutex<State>,
 }
 
@@ -77,9 +82,9 @@ enum Work {
 }
 
 impl Mailbox {
-    pub(crate) fn new(writer: Writer, max_queue_bytes: usize, max_group_bytes: usize) -> Self {
+    pub(crate) fn new(writer: Writer, max_queue_bytes: usize, max_group_bytes: usize, turns: Arc<Turns>) -> Self {
         let state = State { waiting: VecDeque::new(), bytes: 0, resting: Some(Box::new(writer)), closed: None };
-        Self { max_queue_bytes, max_group_bytes, state: Mutex::new(state) }
+        Self { max_queue_bytes, max_group_bytes, turns, state: Mutex::new(state) }
     }
 
     /// Refuses what there is no room for, before anything of it is accepted.
@@ -186,14 +191,19 @@ impl Shift {
     }
 
     fn work(mut self) {
+        let turns = Arc::clone(&self.mailbox.turns);
         for _ in 0..GROUPS_PER_SHIFT {
+            // Before the group is taken: what comes meanwhile is part of it.
+            let turn = turns.wait();
             let Some(work) = self.mailbox.next(&mut self.writer) else { return };
+            let turn = matches!(work, Work::Group(_)).then_some(turn);
             let work = match work {
                 Work::Other(Message::Leave { reply }) => return self.leave(reply),
                 work => work,
             };
             let writer = self.writer.as_mut().expect("a shift that has work has its writer");
             let (n_bytes, answer) = work.perform(writer);
+            drop(turn);
             // First the room is free and the writer at rest if nothing waits, then the answers
             // go out: who hears of an append may count on both.
             let is_done = self.mailbox.settle(n_bytes, &mut self.writer);
