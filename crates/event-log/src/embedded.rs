@@ -351,6 +351,7 @@ impl EventLog for EmbeddedLog {
             let end = open.partition.end();
             return Ok(OffsetRange { partition: partition.clone(), start: end, end });
         }
+        let _under_way = self.inner.turns.under_way();
         let (reply, appended) = oneshot::channel();
         open.mailbox.post(Message::Append(Append { batches, n_records, size_bytes, reply }))?;
         appended.await.map_err(|_| writer_lost())?

@@ -1,5 +1,6 @@
-//! Whose turn it is to commit. Where a disk syncs quickly, partitions that commit all at once only
-//! take each other's processors: one after the other, each has more to write by the time it may.
+//! Whose turn it is to commit. Where much is under way and a disk syncs quickly, partitions that
+//! commit all at once only take each other's processors: one after the other, each has more to write
+//! by the time it may.
 
 use std::{
     collections::VecDeque,
@@ -14,9 +15,18 @@ use std::{
 /// Nobody waits longer for the others: slow disks sync many files in the time that they take for one,
 /// and one slow file must not hold up the rest.
 const PATIENCE: Duration = Duration::from_micros(500);
+/// Appends that are too few for waiting to make groups larger.
+const FEW: usize = 16;
 
 #[derive(Default)]
-pub(crate) struct Turns(Mutex<State>);
+pub(crate) struct Turns {
+    /// Each append of any partition that is waited for has one, too.
+    under_way: UnderWay,
+    state: Mutex<State>,
+}
+
+/// Counts for as long as it lives.
+pub(crate) type UnderWay = Arc<()>;
 
 #[derive(Default)]
 struct State {
@@ -40,8 +50,19 @@ impl Waiter {
 pub(crate) struct Turn<'t>(Option<&'t Turns>);
 
 impl Turns {
+    pub(crate) fn under_way(&self) -> UnderWay {
+        Arc::clone(&self.under_way)
+    }
+
     /// Blocks until the others before have had their turns, or for as long as anybody is waited for.
     pub(crate) fn wait(&self) -> Turn<'_> {
+        if Arc::strong_count(&self.under_way) <= FEW {
+            return Turn(None);
+        }
+        self.wait_in_line()
+    }
+
+    fn wait_in_line(&self) -> Turn<'_> {
         let mut state = self.lock();
         if !state.is_taken {
             state.is_taken = true;
@@ -66,7 +87,7 @@ impl Turns {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -92,9 +113,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nobody_waits_while_few_appends_are_under_way() {
+        let turns = Turns::default();
+        let _held = turns.wait_in_line();
+        let mut appends: Vec<_> = (1..FEW).map(|_| turns.under_way()).collect();
+        let waited = |turns: &Turns| {
+            let begin = Instant::now();
+            drop(turns.wait());
+            begin.elapsed() >= PATIENCE
+        };
+        // Being slow by chance looks like waiting, but hardly every time.
+        assert!((0..20).any(|_| !waited(&turns)));
+        appends.push(turns.under_way());
+        assert!((0..20).all(|_| waited(&turns)));
+        appends.pop();
+        assert!((0..20).any(|_| !waited(&turns)));
+    }
+
+    #[test]
     fn who_waits_is_called_in_order() {
         let turns = Turns::default();
-        let first = turns.wait();
+        let first = turns.wait_in_line();
         // As if two had come; the thread that is called is this one.
         let waiters = [0, 1].map(|_| {
             let waiter = Arc::new(Waiter { thread: thread::current(), is_called: AtomicBool::new(false) });
@@ -118,7 +157,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..N_TURNS {
-                        let turn = turns.wait();
+                        let turn = turns.wait_in_line();
                         if turn.0.is_some() {
                             assert!(!is_held.swap(true, Ordering::SeqCst), "somebody else has the turn");
                             thread::yield_now();
@@ -135,14 +174,14 @@ mod tests {
     #[test]
     fn a_turn_that_takes_long_is_not_waited_for() {
         let turns = Turns::default();
-        let slow = turns.wait();
+        let slow = turns.wait_in_line();
         let (went, waits) = mpsc::channel();
         thread::scope(|scope| {
-            scope.spawn(|| went.send(turns.wait().0.is_none()));
+            scope.spawn(|| went.send(turns.wait_in_line().0.is_none()));
             assert_eq!(waits.recv_timeout(Duration::from_secs(60)), Ok(true), "it goes without a turn");
         });
         assert!(turns.lock().waiting.is_empty(), "nobody calls who has left");
         drop(slow);
-        assert!(turns.wait().0.is_some());
+        assert!(turns.wait_in_line().0.is_some());
     }
 }
