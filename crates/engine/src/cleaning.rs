@@ -29,7 +29,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     decode::{self, Decoded, Reject},
-    functions,
+    definitions, functions,
 };
 
 /// Goes into every definition's hash; raised when the meaning of a definition changes here.
@@ -222,7 +222,7 @@ fn definition_hash(stream: &StreamDef) -> String {
         "topics": stream.topics});
     hash.update(meaning.to_string());
     hash.update(&stream.sql);
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    definitions::in_hex(hash)
 }
 
 /// Takes `SELECT … FROM raw [WHERE …]` apart; anything else is refused.

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use model::{StreamDef, TopicPartition, ViewDef};
+use sha2::{Digest, Sha256};
 
 use crate::cleaning::Cleaning;
 
@@ -37,6 +38,11 @@ const VIEW_FILES: [(&str, &str); 13] = files!["views":
     "median_follower_count_per_post_year_and_age_group.sql",
     "posts_per_category.sql",
 ];
+
+/// How the hash of a definition is written down.
+pub(crate) fn in_hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// Streams, planned and checked, and views.
 pub struct Definitions {

@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use crate::{
     decode::POSITION,
-    definitions::Definitions,
+    definitions::{self, Definitions},
     fold::{Epoch, Past, StreamFold},
     relation::{self, Relation},
     session::{Mode, Resources, quoted},
@@ -223,7 +223,7 @@ impl Mergeable {
             let shape = &self.streams[name];
             hash.update(json!([name, shape.definition, shape.identity, shape.join, marks.get(name)]).to_string());
         }
-        hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+        definitions::in_hex(hash)
     }
 }
 

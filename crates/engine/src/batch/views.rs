@@ -24,6 +24,7 @@ use super::{
     manifest::{Manifest, ViewRun},
 };
 use crate::{
+    definitions,
     fold::Through,
     mergeable::{Marks, Mergeable, Saved},
     relation,
@@ -293,5 +294,5 @@ fn view_definition(view: &ViewDef, manifest: &Manifest) -> String {
         let inputs: BTreeMap<String, Offset> = run.through.iter().map(|(p, o)| (p.to_string(), *o)).collect();
         hash.update(json!([name, run.definition, run.dedup, inputs, run.table_version]).to_string());
     }
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    definitions::in_hex(hash)
 }

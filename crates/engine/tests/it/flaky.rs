@@ -1,11 +1,11 @@
 //! A store in memory whose puts fail: before they happened, after it, or so that they happen
-//! later, when nobody waits for them any more.
+//! later, when nobody waits for them any more. It counts what it is asked for.
 
 use std::{
     fmt, mem,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -39,6 +39,8 @@ pub(crate) struct Flaky {
     late: Mutex<Vec<(Path, PutPayload, PutOptions)>>,
     n_calls: AtomicU64,
     n_failures: AtomicU64,
+    gets_under_way: AtomicUsize,
+    most_gets_at_once: AtomicUsize,
 }
 
 impl Flaky {
@@ -49,6 +51,8 @@ impl Flaky {
             late: Mutex::default(),
             n_calls: AtomicU64::new(0),
             n_failures: AtomicU64::new(0),
+            gets_under_way: AtomicUsize::new(0),
+            most_gets_at_once: AtomicUsize::new(0),
         });
         let url = "memory:///".parse().unwrap();
         (Arc::clone(&flaky), Store::new(flaky, url))
@@ -66,6 +70,11 @@ impl Flaky {
     /// Puts that an error was told of.
     pub(crate) fn n_failures(&self) -> u64 {
         self.n_failures.load(Ordering::SeqCst)
+    }
+
+    /// Since this was asked for last.
+    pub(crate) fn most_gets_at_once(&self) -> usize {
+        self.most_gets_at_once.swap(0, Ordering::SeqCst)
     }
 
     fn count(&self) -> &dyn ObjectStore {
@@ -129,7 +138,12 @@ impl ObjectStore for Flaky {
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> object_store::Result<GetResult> {
-        self.count().get_opts(at, options).await
+        let under_way = self.gets_under_way.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_gets_at_once.fetch_max(under_way, Ordering::SeqCst);
+        tokio::task::yield_now().await; // others begin meanwhile
+        let got = self.count().get_opts(at, options).await;
+        self.gets_under_way.fetch_sub(1, Ordering::SeqCst);
+        got
     }
 
     fn delete_stream(

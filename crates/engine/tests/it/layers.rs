@@ -340,3 +340,24 @@ async fn later_batch_runs_tell_what_stands_among_objects_that_they_have() {
         assert_eq!(pipeline.offsets("positions", Scope::Merged, 0).await, (0..8).collect::<Vec<_>>());
     }
 }
+
+/// Waiting for one small object after the other would be most of a run.
+#[tokio::test]
+async fn small_objects_are_read_ahead_as_far_as_their_number_and_their_bytes_allow() {
+    for (n_objects, n_bytes, most) in [(200, 10, 17..=32), (8, 900_000, 2..=4)] {
+        let (flaky, landing) = Flaky::store();
+        let mut pipeline = Pipeline::new(&Store::in_memory(), 1).await;
+        pipeline.landing = landing;
+        pipeline.config.landing.flush_size = 1;
+        let category = "a".repeat(n_bytes);
+        for n in 0..n_objects {
+            pipeline.post(0, [pin(n, &category)]).await;
+        }
+        pipeline.land().await;
+        flaky.most_gets_at_once();
+        pipeline.run_batch().await;
+        let most_at_once = flaky.most_gets_at_once();
+        assert!(most.contains(&most_at_once), "{n_objects} objects: {most_at_once} at once, not {most:?}");
+        assert_eq!(pipeline.offsets("positions", Scope::Batch, 0).await, (0..n_objects).collect::<Vec<_>>());
+    }
+}
