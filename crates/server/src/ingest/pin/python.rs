@@ -1,8 +1,9 @@
 //! What Pydantic 1 makes of JSON values in fields of type `str` and `int`, and how Python writes
 //! the result.
 
-use std::{collections::HashMap, fmt::Write};
+use std::{borrow::Cow, fmt, fmt::Write};
 
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::ingest::json::shortened;
@@ -10,8 +11,8 @@ use crate::ingest::json::shortened;
 /// A value as Python holds it: text, or the digits of a whole number.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Coerced<'a> {
-    Text(String),
-    Integer(std::borrow::Cow<'a, str>),
+    Text(Cow<'a, str>),
+    Integer(Cow<'a, str>),
 }
 
 /// What is wrong, and its type in FastAPI's words.
@@ -30,21 +31,52 @@ pub(super) enum Style {
     Compact,
 }
 
-/// The fields of an object; the last of a name counts. `raw` is one.
-pub(super) fn fields(raw: &RawValue) -> HashMap<String, &RawValue> {
-    serde_json::from_str(raw.get()).unwrap_or_default()
+/// The fields of an object, as they stand there.
+#[derive(Default)]
+pub(super) struct Fields<'a>(Vec<(Name<'a>, &'a RawValue)>);
+
+/// Borrowed where it holds no escape.
+#[derive(serde::Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'a> Fields<'a> {
+    /// `raw` is an object.
+    pub(super) fn of(raw: &'a RawValue) -> Self {
+        serde_json::Deserializer::from_str(raw.get()).deserialize_map(Self::default()).unwrap_or_default()
+    }
+
+    /// The last of a name counts.
+    pub(super) fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().rev().find(|(Name(given), _)| given == name).map(|(_, value)| *value)
+    }
 }
 
-pub(super) fn text(raw: &RawValue) -> Result<Coerced<'static>, Fault> {
+impl<'a> Visitor<'a> for Fields<'a> {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some(field) = map.next_entry()? {
+            self.0.push(field);
+        }
+        Ok(self)
+    }
+}
+
+pub(super) fn text(raw: &RawValue) -> Result<Coerced<'_>, Fault> {
     let json = raw.get();
-    let text = match json.as_bytes()[0] {
-        b'"' => serde_json::from_str(json).map_err(|_| NO_TEXT)?,
-        b't' => "True".to_owned(),
-        b'f' => "False".to_owned(),
+    let text: Cow<'_, str> = match json.as_bytes()[0] {
+        b'"' if !json.contains('\\') => json[1..json.len() - 1].into(),
+        b'"' => serde_json::from_str::<String>(json).map_err(|_| NO_TEXT)?.into(),
+        b't' => "True".into(),
+        b'f' => "False".into(),
         b'n' => return Err(IS_NONE),
         b'{' | b'[' => return Err(NO_TEXT),
-        _ if is_whole(json) => whole(json).to_owned(),
-        _ => float(json),
+        _ if is_whole(json) => whole(json).into(),
+        _ => float(json).into(),
     };
     Ok(Coerced::Text(text))
 }
@@ -162,7 +194,11 @@ fn float(json: &str) -> String {
 
 pub(super) fn object(fields: &[(&'static str, Coerced<'_>)], style: Style) -> String {
     let (comma, colon) = if style == Style::Dumps { (", ", ": ") } else { (",", ":") };
-    let mut out = String::from("{");
+    let n_bytes = |(name, value): &(&str, Coerced<'_>)| match value {
+        Coerced::Text(text) | Coerced::Integer(text) => name.len() + text.len() + 8,
+    };
+    let mut out = String::with_capacity(2 + fields.iter().map(n_bytes).sum::<usize>());
+    out.push('{');
     for (i, (name, value)) in fields.iter().enumerate() {
         if i > 0 {
             out.push_str(comma);
@@ -179,12 +215,13 @@ pub(super) fn object(fields: &[(&'static str, Coerced<'_>)], style: Style) -> St
 }
 
 fn string(out: &mut String, text: &str, style: Style) {
-    let json = Value::from(text).to_string();
-    if style == Style::Compact {
+    let json = serde_json::to_string(text).expect("text is JSON in quotes");
+    let is_plain = |c: char| (' '..='~').contains(&c);
+    if style == Style::Compact || json.chars().all(is_plain) {
         return out.push_str(&json);
     }
     for c in json.chars() {
-        if (' '..='~').contains(&c) {
+        if is_plain(c) {
             out.push(c);
             continue;
         }
@@ -205,6 +242,14 @@ mod tests {
     }
 
     #[test]
+    fn the_last_field_of_a_name_counts_however_it_is_written() {
+        let get = |json: &'static str, name: &str| Fields::of(raw(json)).get(name).map(RawValue::get);
+        let json = r#"{"a":1,"\u0061":[2],"b":3}"#;
+        assert_eq!(["a", "b", "c"].map(|name| get(json, name)), [Some("[2]"), Some("3"), None]);
+        assert_eq!(get("[]", "a"), None);
+    }
+
+    #[test]
     fn text_is_what_pydantic_makes_of_it() {
         for (json, expected) in [
             (r#""124k""#, Ok("124k")),
@@ -222,7 +267,7 @@ mod tests {
             ("[]", Err(NO_TEXT)),
             (r#"{"a":1}"#, Err(NO_TEXT)),
         ] {
-            assert_eq!(text(raw(json)), expected.map(|t| Coerced::Text(t.to_owned())), "{json}");
+            assert_eq!(text(raw(json)), expected.map(|t| Coerced::Text(t.into())), "{json}");
         }
     }
 
@@ -250,7 +295,7 @@ mod tests {
 
     #[test]
     fn objects_are_written_as_python_writes_them() {
-        let pin = [("a", Coerced::Text("é \"\\\n\u{1}😀/\u{7f}".to_owned())), ("b", Coerced::Integer("5".into()))];
+        let pin = [("a", Coerced::Text("é \"\\\n\u{1}😀/\u{7f}".into())), ("b", Coerced::Integer("5".into()))];
         assert_eq!(object(&pin, Style::Dumps), r#"{"a": "\u00e9 \"\\\n\u0001\ud83d\ude00/\u007f", "b": 5}"#);
         assert_eq!(object(&pin, Style::Compact), "{\"a\":\"é \\\"\\\\\\n\\u0001😀/\u{7f}\",\"b\":5}");
     }
