@@ -15,12 +15,12 @@ use std::{
 /// Nobody waits longer for the others: slow disks sync many files in the time that they take for one,
 /// and one slow file must not hold up the rest.
 const PATIENCE: Duration = Duration::from_micros(500);
-/// Appends that are too few for waiting to make groups larger.
-const FEW: usize = 16;
+/// From so many appends on, waiting makes groups larger.
+const MANY: usize = 16;
 
 #[derive(Default)]
 pub(crate) struct Turns {
-    /// Each append of any partition that is waited for has one, too.
+    /// Each append of any partition that is waited for has one, beside this.
     under_way: UnderWay,
     state: Mutex<State>,
 }
@@ -56,7 +56,7 @@ impl Turns {
 
     /// Blocks until the others before have had their turns, or for as long as anybody is waited for.
     pub(crate) fn wait(&self) -> Turn<'_> {
-        if Arc::strong_count(&self.under_way) <= FEW {
+        if Arc::strong_count(&self.under_way) - 1 < MANY {
             return Turn(None);
         }
         self.wait_in_line()
@@ -116,7 +116,7 @@ mod tests {
     fn nobody_waits_while_few_appends_are_under_way() {
         let turns = Turns::default();
         let _held = turns.wait_in_line();
-        let mut appends: Vec<_> = (1..FEW).map(|_| turns.under_way()).collect();
+        let mut appends: Vec<_> = (1..MANY).map(|_| turns.under_way()).collect();
         let waited = |turns: &Turns| {
             let begin = Instant::now();
             drop(turns.wait());

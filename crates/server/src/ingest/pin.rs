@@ -25,7 +25,7 @@ use super::{
     idempotency::{Door, Once},
 };
 use crate::error::KafkaError;
-use python::{Coerced, Fields};
+use python::Coerced;
 
 /// The name that the program has; who may post a pin may produce to this.
 pub const TOPIC: &str = "Pinterest_data";
@@ -123,12 +123,12 @@ fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Pin<'a>, Vec<Value>> 
     let given = match raw.get() {
         "null" => return Err(whole("field required", "value_error.missing")),
         // An empty list makes an empty dict.
-        json if json.starts_with('{') || is_empty_list(json) => Fields::of(raw),
+        json if json.starts_with('{') || is_empty_list(json) => python::fields(raw, FIELDS.map(|(name, _)| name)),
         _ => return Err(whole("value is not a valid dict", "type_error.dict")),
     };
     let (mut pin, mut faults) = (Vec::with_capacity(FIELDS.len()), Vec::new());
-    for (name, is_integer) in FIELDS {
-        let coerced = match given.get(name) {
+    for ((name, is_integer), raw) in FIELDS.into_iter().zip(given) {
+        let coerced = match raw {
             None => Err(("field required", "value_error.missing")),
             Some(raw) if is_integer => python::integer(raw),
             Some(raw) => python::text(raw),

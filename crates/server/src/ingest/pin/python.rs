@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, fmt, fmt::Write};
 
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::ingest::json::shortened;
@@ -31,38 +31,37 @@ pub(super) enum Style {
     Compact,
 }
 
-/// The fields of an object, as they stand there.
-#[derive(Default)]
-pub(super) struct Fields<'a>(Vec<(Name<'a>, &'a RawValue)>);
+/// The values of an object's fields by these names, the last of a name counting. `raw` is an object.
+pub(super) fn fields<'a, const N: usize>(raw: &'a RawValue, names: [&str; N]) -> [Option<&'a RawValue>; N] {
+    let fields = Fields { names, values: [None; N] };
+    serde_json::Deserializer::from_str(raw.get()).deserialize_map(fields).unwrap_or([None; N])
+}
+
+/// What nobody asks for is passed over, so that an object of many fields takes no room.
+struct Fields<'n, 'a, const N: usize> {
+    names: [&'n str; N],
+    values: [Option<&'a RawValue>; N],
+}
 
 /// Borrowed where it holds no escape.
 #[derive(serde::Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl<'a> Fields<'a> {
-    /// `raw` is an object.
-    pub(super) fn of(raw: &'a RawValue) -> Self {
-        serde_json::Deserializer::from_str(raw.get()).deserialize_map(Self::default()).unwrap_or_default()
-    }
-
-    /// The last of a name counts.
-    pub(super) fn get(&self, name: &str) -> Option<&'a RawValue> {
-        self.0.iter().rev().find(|(Name(given), _)| given == name).map(|(_, value)| *value)
-    }
-}
-
-impl<'a> Visitor<'a> for Fields<'a> {
-    type Value = Self;
+impl<'a, const N: usize> Visitor<'a> for Fields<'_, 'a, N> {
+    type Value = [Option<&'a RawValue>; N];
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<Self, A::Error> {
-        while let Some(field) = map.next_entry()? {
-            self.0.push(field);
+    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
+        while let Some(Name(name)) = map.next_key()? {
+            match self.names.iter().position(|known| name == *known) {
+                Some(i) => self.values[i] = Some(map.next_value()?),
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
         }
-        Ok(self)
+        Ok(self.values)
     }
 }
 
@@ -243,10 +242,9 @@ mod tests {
 
     #[test]
     fn the_last_field_of_a_name_counts_however_it_is_written() {
-        let get = |json: &'static str, name: &str| Fields::of(raw(json)).get(name).map(RawValue::get);
-        let json = r#"{"a":1,"\u0061":[2],"b":3}"#;
-        assert_eq!(["a", "b", "c"].map(|name| get(json, name)), [Some("[2]"), Some("3"), None]);
-        assert_eq!(get("[]", "a"), None);
+        let get = |json: &'static str| fields(raw(json), ["a", "b", "c"]).map(|value| value.map(RawValue::get));
+        assert_eq!(get(r#"{"a":1,"x":[{}],"\u0061":[2],"b":3}"#), [Some("[2]"), Some("3"), None]);
+        assert_eq!(get("[]"), [None; 3]);
     }
 
     #[test]
