@@ -38,7 +38,7 @@ use model::{
     config::{AuthMode, Config, ServerConfig},
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::{sleep, timeout},
 };
 use tower::Service;
@@ -67,6 +67,11 @@ const SEND_BUFFER_BYTES: usize = 64 << 10;
 const MAX_RESET_STREAMS: usize = 20;
 const MAX_LOCAL_RESETS: usize = 256;
 
+/// Connections that wait to be accepted: enough for all the clients of a site that come back at once. Who
+/// finds the queue full is not told, and tries again a second later. The system may allow fewer
+/// (`net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
+
 /// When no connection can be accepted (no file descriptor is left, say), wait this long for
 /// others to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -84,13 +89,22 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
 pub async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
     let addr = config.server.listen;
     check(config)?;
-    match TcpListener::bind(addr).await {
+    match listen(addr) {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => bail!(
             "another process listens on {addr} already; stop it, or choose another port: \
              --listen 127.0.0.1:0 picks a free one"
         ),
         listener => listener.with_context(|| format!("cannot listen on {addr}")),
     }
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // So that the port can be opened again while connections of the last process fade away.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
 }
 
 fn check_exposure(addr: SocketAddr, config: &Config) -> anyhow::Result<()> {

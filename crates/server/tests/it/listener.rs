@@ -1,8 +1,14 @@
 //! Connections: limits, times, how they end, and that a request is never more than one.
 
+use std::{fs, time::Duration};
+
+use futures::future;
 use model::config::{AuthMode, Config};
 use server::listener;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
 
 use crate::{
     auth::Keys,
@@ -377,4 +383,19 @@ async fn an_address_that_cannot_be_served_is_refused_with_advice() {
     let addr = taken.local_addr().unwrap();
     let error = listener::bind(&at(&addr.to_string())).await.unwrap_err().to_string();
     assert!(error.contains(&addr.to_string()) && error.contains("--listen 127.0.0.1:0"), "{error}");
+}
+
+/// Who finds the queue of those that wait full is not told, and tries again after a second.
+#[tokio::test]
+async fn a_crowd_that_connects_at_once_is_queued() {
+    let mut config = Config::defaults();
+    config.server.listen = "127.0.0.1:0".parse().unwrap();
+    let listener = listener::bind(&config).await.unwrap();
+    let most = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let n_connections = most.trim().parse::<usize>().unwrap().min(1000);
+    let address = listener.local_addr().unwrap();
+    // Nobody accepts them.
+    let crowd = future::try_join_all((0..n_connections).map(|_| TcpStream::connect(address)));
+    let queued = timeout(Duration::from_secs(30), crowd).await.expect("all are queued").unwrap();
+    assert_eq!(queued.len(), n_connections);
 }

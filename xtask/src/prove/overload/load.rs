@@ -49,20 +49,33 @@ pub(super) struct Tally {
     pub(super) n_refused: u64,
     /// The connection ended without an answer.
     pub(super) n_unknown: u64,
-    /// Of those acknowledged in the measured time, ascending.
-    pub(super) latencies: Vec<Duration>,
+    /// How often what held on beside was cut off.
+    pub(super) n_cut_off: usize,
+    /// Of those acknowledged in the measured time.
+    latencies: Vec<Duration>,
     /// How long that was.
-    pub(super) seconds: f64,
+    seconds: f64,
 }
 
 impl Tally {
+    pub(super) fn merge(&mut self, other: Self) {
+        self.n_acknowledged += other.n_acknowledged;
+        self.n_refused += other.n_refused;
+        self.n_unknown += other.n_unknown;
+        self.n_cut_off += other.n_cut_off;
+        self.latencies.extend(other.latencies);
+        self.seconds += other.seconds;
+    }
+
     pub(super) fn per_second(&self) -> f64 {
         self.latencies.len() as f64 / self.seconds
     }
 
     pub(super) fn p99_ms(&self) -> f64 {
-        let at = (self.latencies.len().saturating_sub(1)) * 99 / 100;
-        self.latencies.get(at).map_or(f64::INFINITY, |latency| latency.as_secs_f64() * 1e3)
+        let Some(last) = self.latencies.len().checked_sub(1) else { return f64::INFINITY };
+        let mut latencies = self.latencies.clone();
+        let (_, latency, _) = latencies.select_nth_unstable(last * 99 / 100);
+        latency.as_secs_f64() * 1e3
     }
 }
 
@@ -87,15 +100,10 @@ pub(super) fn run(address: &str, post: &Post, n_connections: usize, lasting: Dur
         total.seconds = begin.elapsed().as_secs_f64();
         for thread in threads {
             let Ok(tally) = thread.join() else { bail!("a producer's thread panicked") };
-            let tally = tally?;
-            total.n_acknowledged += tally.n_acknowledged;
-            total.n_refused += tally.n_refused;
-            total.n_unknown += tally.n_unknown;
-            total.latencies.extend(tally.latencies);
+            total.merge(tally?);
         }
         Ok(())
     })?;
-    total.latencies.sort_unstable();
     Ok(total)
 }
 
