@@ -1,15 +1,16 @@
 //! Clients that want nothing but room: connections that idle, bodies that come byte by byte, answers
-//! that nobody takes. They hold on until dropped, and come back when they are cut off.
+//! that nobody takes. They hold on until dropped, and come back when they are cut off: after a second,
+//! and after twice as long each time, as clients do.
 
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     net::TcpStream,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -52,7 +53,7 @@ impl Nuisance {
         }
     }
 
-    fn connect(self, address: &str) -> std::io::Result<TcpStream> {
+    fn connect(self, address: &str) -> io::Result<TcpStream> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_nonblocking(true)?;
         // What does not fit between the two is more than enough.
@@ -60,6 +61,37 @@ impl Nuisance {
             Err(e) if e.kind() != ErrorKind::WouldBlock => Err(e),
             _ => Ok(stream),
         }
+    }
+}
+
+struct Member {
+    /// None after it was cut off.
+    stream: Option<TcpStream>,
+    comes_back: Instant,
+    next_pause: Duration,
+}
+
+impl Member {
+    fn join(nuisance: Nuisance, address: &str) -> io::Result<Self> {
+        Ok(Self { stream: Some(nuisance.connect(address)?), comes_back: Instant::now(), next_pause: ROUND })
+    }
+
+    /// Whether it was cut off.
+    fn hold_on(&mut self, nuisance: Nuisance, address: &str) -> bool {
+        let Some(stream) = &mut self.stream else {
+            if self.comes_back <= Instant::now() {
+                // Refused or not: it looks again in the next round.
+                self.stream = nuisance.connect(address).ok();
+            }
+            return false;
+        };
+        if nuisance.annoy(stream) {
+            return false;
+        }
+        self.stream = None;
+        self.comes_back = Instant::now() + self.next_pause;
+        self.next_pause *= 2;
+        true
     }
 }
 
@@ -72,23 +104,17 @@ pub(super) struct Crowd {
 impl Crowd {
     /// Returns when all have connected.
     pub(super) fn gather(nuisance: Nuisance, address: &str, n: usize) -> Result<Self> {
-        let mut streams = (0..n).map(|_| nuisance.connect(address)).collect::<Result<Vec<_>, _>>()?;
+        let mut members = (0..n).map(|_| Member::join(nuisance, address)).collect::<io::Result<Vec<_>>>()?;
         let stop = Arc::new(AtomicBool::new(false));
         let (address, stopped) = (address.to_owned(), stop.clone());
         let thread = thread::spawn(move || {
             let mut n_cut_off = 0;
             while !stopped.load(Relaxed) {
-                for stream in &mut streams {
+                for member in &mut members {
                     if stopped.load(Relaxed) {
                         break;
                     }
-                    if !nuisance.annoy(stream) {
-                        n_cut_off += 1;
-                        // Refused or not: the next round tries again.
-                        if let Ok(again) = nuisance.connect(&address) {
-                            *stream = again;
-                        }
-                    }
+                    n_cut_off += usize::from(member.hold_on(nuisance, &address));
                 }
                 thread::park_timeout(ROUND);
             }
