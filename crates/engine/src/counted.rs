@@ -1,8 +1,9 @@
 //! The rows of a stream that count: of each name the first, in the order of the log.
 //!
-//! Two looks at the rows: one finds the first place of every name, the other keeps the rows at
-//! those places, and of them only the columns that are asked for. Where the names do not fit
-//! in memory, those with one rest of their hash are looked at after the others.
+//! Three looks at the rows: one finds the names that may be there more than once, which few are, the next
+//! the first place of each of these, and the last keeps the rows that are there or have another name, and
+//! of them only the columns that are asked for. Where those names do not fit in memory, the ones with one
+//! rest of their hash are looked at after the others.
 
 use std::{fs::File, path::PathBuf, sync::Arc};
 
@@ -22,12 +23,13 @@ use futures::StreamExt;
 
 use crate::{
     decode::POSITION,
+    filter::Seen,
     identity::{ByName, NameHash, NameHasher, Place, Share, Sources},
     session::{Scratch, quoted},
 };
 
 /// A map holds a hash and a place per slot, one byte more, and is never filled wholly.
-const BYTES_PER_SLOT: usize = size_of::<(NameHash, Place)>() + 1;
+const BYTES_PER_SLOT: usize = size_of::<(NameHash, Option<Place>)>() + 1;
 /// So many names are looked at whatever the memory: to divide them would help nobody.
 const FEW_NAMES: usize = 1024;
 /// Kept rows go to a file when they take more than this part of the memory.
@@ -123,6 +125,13 @@ impl Keeping {
     }
 }
 
+/// Names that may be there more than once, and where each is first.
+struct Suspects {
+    firsts: ByName<Option<Place>>,
+    sources: Sources,
+    in_memory: MemoryReservation,
+}
+
 /// Keeps the rows of `all` that count, by the columns that name them; without such columns all.
 /// `all` has the position columns, the naming ones, and those of `schema`, which are kept.
 pub async fn keep_first_of_each(
@@ -149,48 +158,83 @@ pub async fn keep_first_of_each(
     let hasher = NameHasher::default();
     let mut shares = vec![Share::ALL];
     while let Some(share) = shares.pop() {
-        match first_places(context, all, identity, &hasher, share).await? {
-            Some(firsts) => keep(all, identity, &hasher, share, &firsts, &mut keeping).await?,
-            None => shares.extend(share.halves().context("the names do not fit in memory")?),
-        }
+        let Some(mut suspects) = suspects(context, all, identity, &hasher, share).await? else {
+            shares.extend(share.halves().context("the names do not fit in memory")?);
+            continue;
+        };
+        suspects.find_firsts(all, identity, &hasher).await?;
+        keep(all, identity, &hasher, share, &mut suspects, &mut keeping).await?;
     }
     keeping.finish()
 }
 
-/// Where each name of a share is first. None if they do not fit in memory.
-async fn first_places(
+/// The names of a share that may be there more than once. None if they do not fit in memory.
+async fn suspects(
     context: &SessionContext,
     all: &DataFrame,
     identity: &[&str],
     hasher: &NameHasher,
     share: Share,
-) -> Result<Option<(ByName<Place>, Sources)>> {
-    let reserved = MemoryConsumer::new("names of rows").register(&context.runtime_env().memory_pool);
-    let mut firsts: ByName<Place> = ByName::default();
-    let mut sources = Sources::default();
-    let columns: Vec<&str> = identity.iter().copied().chain(POSITION.iter().map(|(name, _)| *name)).collect();
-    let mut rows = all.clone().select_columns(&columns)?.execute_stream().await?;
+) -> Result<Option<Suspects>> {
+    let reserved = |what| MemoryConsumer::new(what).register(&context.runtime_env().memory_pool);
+    let (mut seen, of_seen) = (Seen::default(), reserved("filter of names"));
+    let mut suspects =
+        Suspects { firsts: ByName::default(), sources: Sources::default(), in_memory: reserved("names of rows") };
+    let mut rows = all.clone().select_columns(identity)?.execute_stream().await?;
     while let Some(batch) = rows.next().await {
-        let batch = batch?;
-        let places = sources.places(&batch)?;
-        for (hash, place) in hasher.hash(&batch, identity)?.into_iter().zip(places) {
-            if !share.has(hash) {
-                continue;
+        if seen.is_full() {
+            // The first filter is small.
+            if of_seen.try_resize(seen.size_bytes() + seen.growth_bytes()).is_err() && seen.size_bytes() > 0 {
+                return Ok(None);
             }
-            if firsts.len() == firsts.capacity() {
-                // A map that grows has both its tables for a moment.
-                let slots = (firsts.capacity() + 1).next_power_of_two() * 2;
-                if reserved.try_resize(slots * BYTES_PER_SLOT * 3 / 2).is_err() && firsts.len() >= FEW_NAMES {
-                    return Ok(None);
-                }
+            seen.grow();
+        }
+        let mut hashes = hasher.hash(&batch?, identity)?;
+        hashes.retain(|hash| share.has(*hash));
+        let were_seen = seen.see(&hashes.iter().map(|hash| *hash as u64).collect::<Vec<_>>());
+        for (hash, _) in hashes.into_iter().zip(were_seen).filter(|(_, was_seen)| *was_seen) {
+            if !suspects.has_room() {
+                return Ok(None);
             }
-            let first = firsts.entry(hash).or_insert(place);
-            if sources.is_before(place, *first) {
-                *first = place;
-            }
+            suspects.firsts.insert(hash, None);
         }
     }
-    Ok(Some((firsts, sources)))
+    Ok(Some(suspects))
+}
+
+impl Suspects {
+    fn has_room(&self) -> bool {
+        if self.firsts.len() < self.firsts.capacity() {
+            return true;
+        }
+        // A map that grows has both its tables for a moment.
+        let slots = (self.firsts.capacity() + 1).next_power_of_two() * 2;
+        self.in_memory.try_resize(slots * BYTES_PER_SLOT * 3 / 2).is_ok() || self.firsts.len() < FEW_NAMES
+    }
+
+    async fn find_firsts(&mut self, all: &DataFrame, identity: &[&str], hasher: &NameHasher) -> Result<()> {
+        if self.firsts.is_empty() {
+            return Ok(());
+        }
+        let columns: Vec<&str> = identity.iter().copied().chain(POSITION.iter().map(|(name, _)| *name)).collect();
+        let mut rows = all.clone().select_columns(&columns)?.execute_stream().await?;
+        while let Some(batch) = rows.next().await {
+            let batch = batch?;
+            let places = self.sources.places(&batch)?;
+            for (hash, place) in hasher.hash(&batch, identity)?.into_iter().zip(places) {
+                let Some(first) = self.firsts.get_mut(&hash) else { continue };
+                if first.is_none_or(|first| self.sources.is_before(place, first)) {
+                    *first = Some(place);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether no row before one has its name.
+    fn has_none_before(&self, hash: NameHash, place: Place) -> bool {
+        self.firsts.get(&hash).is_none_or(|first| *first == Some(place))
+    }
 }
 
 /// Keeps the rows of a share that stand where their names are first.
@@ -199,10 +243,9 @@ async fn keep(
     identity: &[&str],
     hasher: &NameHasher,
     share: Share,
-    (firsts, sources): &(ByName<Place>, Sources),
+    suspects: &mut Suspects,
     keeping: &mut Keeping,
 ) -> Result<()> {
-    let mut sources = sources.clone();
     let wanted: Vec<String> = keeping.schema.fields().iter().map(|f| f.name().clone()).collect();
     let mut columns: Vec<&str> = wanted.iter().map(String::as_str).collect();
     for name in identity.iter().copied().chain(POSITION.iter().map(|(name, _)| *name)) {
@@ -213,13 +256,10 @@ async fn keep(
     let mut rows = all.clone().select_columns(&columns)?.execute_stream().await?;
     while let Some(batch) = rows.next().await {
         let batch = batch?;
-        let places = sources.places(&batch)?;
+        let places = suspects.sources.places(&batch)?;
         let hashes = hasher.hash(&batch, identity)?;
-        let counts: BooleanArray = hashes
-            .iter()
-            .zip(places)
-            .map(|(hash, place)| Some(share.has(*hash) && firsts.get(hash) == Some(&place)))
-            .collect();
+        let counts = |(hash, place)| Some(share.has(hash) && suspects.has_none_before(hash, place));
+        let counts: BooleanArray = hashes.into_iter().zip(places).map(counts).collect();
         keeping.push(compute::filter_record_batch(&batch, &counts)?)?;
     }
     Ok(())

@@ -131,9 +131,14 @@ impl Share {
 
     /// Two shares that are this one; None if it is small enough for any memory.
     pub fn halves(self) -> Option<[Self; 2]> {
+        self.halves_of_at_most(Self::MAX_DIVISOR)
+    }
+
+    /// The same; None if it is one of so many shares already.
+    pub fn halves_of_at_most(self, n_shares: u64) -> Option<[Self; 2]> {
         let Self { rest, divisor } = self;
         let halves = [rest, rest + divisor].map(|rest| Self { rest, divisor: 2 * divisor });
-        (divisor < Self::MAX_DIVISOR).then_some(halves)
+        (divisor < n_shares).then_some(halves)
     }
 }
 

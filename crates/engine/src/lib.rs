@@ -19,6 +19,8 @@ pub mod session;
 
 pub mod identity;
 
+mod filter;
+
 pub mod counted;
 
 pub mod relation;

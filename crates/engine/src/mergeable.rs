@@ -136,10 +136,10 @@ impl Mergeable {
         self.views.contains_key(view)
     }
 
-    /// How a view is evaluated when it did not fit in memory: one taken apart computes its groups
-    /// share by share, others join by sorting.
-    pub fn mode_for_little_memory(&self, view: &str) -> Mode {
-        if self.has(view) { Mode::Spilling } else { Mode::SortingJoins }
+    /// How a view is evaluated when it did not fit in memory, one after the other: one taken apart computes
+    /// its groups share by share, others join by sorting.
+    pub fn modes_for_little_memory(&self, view: &str) -> &'static [Mode] {
+        if self.has(view) { &[Mode::ByShares, Mode::Spilling] } else { &[Mode::SortingJoins] }
     }
 
     pub fn streams_of(&self, view: &str) -> impl Iterator<Item = &String> {

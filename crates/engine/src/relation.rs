@@ -77,7 +77,7 @@ impl<'a> Relation<'a> {
         let is_empty = parts.is_empty();
         let all = self.unite(context, parts).await.with_context(|| format!("table {}", self.name))?;
         // Shares are of tables, and looked at one after the other.
-        if mode != Mode::Spilling && (self.identity.is_empty() || is_empty) {
+        if !mode.is_by_shares() && (self.identity.is_empty() || is_empty) {
             context.register_table(quoted(&self.name), all.into_view())?;
             return Ok(None);
         }

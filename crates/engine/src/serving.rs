@@ -130,14 +130,19 @@ impl Serving {
         {
             return Ok(answer);
         }
-        match self.evaluate(view, ask, Mode::InMemory).await {
-            Err(QueryError::Failed(e)) if is_out_of_memory(&e) => {
-                tracing::info!(view = view.name, "asking again with less at a time: it did not fit in memory");
-                let mode = self.mergeable().await?.mode_for_little_memory(&view.name);
-                self.evaluate(view, ask, mode).await
-            }
-            answer => answer,
+        let does_not_fit = |answer: &Result<_, _>| matches!(answer, Err(QueryError::Failed(e)) if is_out_of_memory(e));
+        let mut answer = self.evaluate(view, ask, Mode::InMemory).await;
+        if !does_not_fit(&answer) {
+            return answer;
         }
+        for mode in self.mergeable().await?.modes_for_little_memory(&view.name) {
+            tracing::info!(view = view.name, "asking again with less at a time: it did not fit in memory");
+            answer = self.evaluate(view, ask, *mode).await;
+            if !does_not_fit(&answer) {
+                break;
+            }
+        }
+        answer
     }
 
     /// What the last batch run wrote.
@@ -194,9 +199,9 @@ impl Serving {
             }
         }
         boundary.dedup = self.dedup_in_words();
-        let (schema, batches) = if mode == Mode::Spilling {
+        let (schema, batches) = if mode.is_by_shares() {
             let split = self.mergeable().await?.split(&context, view).await?;
-            let groups = split.groups_by_shares(&context).await?;
+            let groups = split.groups_by_shares(&context, mode).await?;
             split.answer(&context, groups).await?
         } else {
             relation::evaluate(&context, view).await?

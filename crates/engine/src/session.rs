@@ -1,6 +1,7 @@
 //! DataFusion sessions with bounded memory that spill to the data folder.
 
 use std::{
+    fmt::{self, Display, Formatter},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,7 +15,7 @@ use datafusion::{
     execution::{
         SessionStateBuilder,
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
-        memory_pool::FairSpillPool,
+        memory_pool::{FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation},
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
     physical_optimizer::PhysicalOptimizerRule,
@@ -35,10 +36,18 @@ pub enum Mode {
     /// On all cores and in memory alone: what does not fit fails, and is asked again in another
     /// mode.
     InMemory,
+    /// The same for some of what is joined after the other (`Split`).
+    ByShares,
     /// On one core, in small batches. Sorts and groups spill; what is joined must fit.
     Spilling,
     /// Joins sort what they join, and so spill, too.
     SortingJoins,
+}
+
+impl Mode {
+    pub fn is_by_shares(self) -> bool {
+        matches!(self, Self::ByShares | Self::Spilling)
+    }
 }
 
 /// The memory and the spill folder that sessions share.
@@ -51,13 +60,15 @@ pub struct Resources {
 impl Resources {
     pub fn new(memory_bytes: usize, spill: &Path) -> Result<Arc<Self>> {
         std::fs::create_dir_all(spill).with_context(|| format!("the spill folder {}", spill.display()))?;
-        let pool = Arc::new(FairSpillPool::new(memory_bytes));
-        let with = |mode| {
+        let pool: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(memory_bytes));
+        let with = |pool: Arc<dyn MemoryPool>, mode| {
             let disk = DiskManagerBuilder::default().with_mode(mode);
-            RuntimeEnvBuilder::new().with_memory_pool(pool.clone()).with_disk_manager_builder(disk).build_arc()
+            RuntimeEnvBuilder::new().with_memory_pool(pool).with_disk_manager_builder(disk).build_arc()
         };
-        let spilling = with(DiskManagerMode::Directories(vec![spill.to_owned()]))?;
-        Ok(Arc::new(Self { in_memory: with(DiskManagerMode::Disabled)?, spilling }))
+        let of_first_come = FirstCome(MemoryConsumer::new("in memory").register(&pool));
+        let in_memory = with(Arc::new(of_first_come), DiskManagerMode::Disabled)?;
+        let spilling = with(pool, DiskManagerMode::Directories(vec![spill.to_owned()]))?;
+        Ok(Arc::new(Self { in_memory, spilling }))
     }
 
     /// A session of its own for one question or one run.
@@ -72,7 +83,7 @@ impl Resources {
         options.execution.parquet.schema_force_view_types = mode == Mode::InMemory;
         let small = |config: SessionConfig| config.with_batch_size(SMALL_BATCH_ROWS);
         match mode {
-            Mode::InMemory => SessionContext::new_with_config_rt(config, self.in_memory.clone()),
+            Mode::InMemory | Mode::ByShares => SessionContext::new_with_config_rt(config, self.in_memory.clone()),
             Mode::Spilling => {
                 SessionContext::new_with_config_rt(small(config).with_target_partitions(1), self.spilling.clone())
             }
@@ -87,6 +98,43 @@ impl Resources {
                 SessionContext::new_with_state(state)
             }
         }
+    }
+}
+
+/// What is left of a fair pool, for work that cannot spill: who comes first has it, to the last byte. As a part
+/// of its own in the pool, each sort and each aggregate would be held to an equal share, used or not.
+#[derive(Debug)]
+struct FirstCome(MemoryReservation);
+
+impl MemoryPool for FirstCome {
+    fn name(&self) -> &str {
+        "first come"
+    }
+
+    fn grow(&self, _: &MemoryReservation, n_bytes: usize) {
+        self.0.grow(n_bytes);
+    }
+
+    fn shrink(&self, _: &MemoryReservation, n_bytes: usize) {
+        self.0.shrink(n_bytes);
+    }
+
+    fn try_grow(&self, _: &MemoryReservation, n_bytes: usize) -> datafusion::error::Result<()> {
+        self.0.try_grow(n_bytes)
+    }
+
+    fn reserved(&self) -> usize {
+        self.0.size()
+    }
+
+    fn memory_limit(&self) -> MemoryLimit {
+        MemoryLimit::Unknown
+    }
+}
+
+impl Display for FirstCome {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}(reserved: {})", self.name(), self.reserved())
     }
 }
 

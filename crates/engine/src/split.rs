@@ -20,27 +20,26 @@ use datafusion::{
     },
     catalog::MemTable,
     common::{
-        Column, ScalarValue, TableReference,
+        Column, NullEquality, ScalarValue, TableReference,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     datasource::provider_as_source,
     error::DataFusionError,
-    functions_aggregate::{
-        expr_fn::{max, min, sum},
-        min_max::max_udaf,
-    },
+    functions_aggregate::expr_fn::{max, min, sum},
     logical_expr::{
-        ColumnarValue, Distinct, Expr, ExprFunctionExt, ExprSchemable, JoinType, LogicalPlan, LogicalPlanBuilder,
-        Operator, ScalarUDF, Volatility, WindowFunctionDefinition, create_udf, expr::WindowFunction,
-        utils::split_conjunction,
+        ColumnarValue, Distinct, Expr, ExprSchemable, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF,
+        Volatility, create_udf, utils::split_conjunction,
     },
     prelude::{SessionContext, cast, col},
 };
 
 use crate::{
     identity::{NameHasher, Share},
-    session::is_out_of_memory,
+    session::{Mode, is_out_of_memory},
 };
+
+/// More do not help where the groups of all rows must fit in memory.
+const FEW_SHARES: u64 = 16;
 
 /// How two values of a group become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,26 +103,38 @@ impl Split {
         self.groups_by(context, self.core.clone()).await
     }
 
-    /// The same by shares of the keys that rows are joined by: as many as it takes until the rows
-    /// of each that are joined fit in memory.
-    pub async fn groups_by_shares(&self, context: &SessionContext) -> Result<Vec<RecordBatch>> {
+    /// The same by shares of the keys that rows are joined by: as many as it takes until the rows of each
+    /// that are joined fit in memory, or until it is no use where groups must fit, too.
+    pub async fn groups_by_shares(&self, context: &SessionContext, mode: Mode) -> Result<Vec<RecordBatch>> {
         let hasher = NameHasher::default();
         let mut shares = vec![Share::ALL];
         let mut groups = Vec::new();
         while let Some(share) = shares.pop() {
-            match self.groups_by(context, self.core_of_share(&hasher, share)?).await {
-                Ok(of_share) => {
-                    groups.extend(of_share);
-                    groups = self.merge(context, groups).await?;
+            match self.with_share(context, &groups, &hasher, share).await {
+                Ok(with_share) => groups = with_share,
+                Err(e) if is_out_of_memory(&e) && self.is_joined() => {
+                    let halves = match mode {
+                        Mode::ByShares => share.halves_of_at_most(FEW_SHARES),
+                        _ => share.halves(),
+                    };
+                    shares.extend(halves.ok_or(e)?);
                 }
-                Err(e) if is_out_of_memory(&e) && self.is_joined() => match share.halves() {
-                    Some(halves) => shares.extend(halves),
-                    None => return Err(e),
-                },
                 Err(e) => return Err(e),
             }
         }
         Ok(groups)
+    }
+
+    /// Groups, merged with those of a share.
+    async fn with_share(
+        &self,
+        context: &SessionContext,
+        groups: &[RecordBatch],
+        hasher: &NameHasher,
+        share: Share,
+    ) -> Result<Vec<RecordBatch>> {
+        let of_share = self.groups_by(context, self.core_of_share(hasher, share)?).await?;
+        self.merge(context, [groups, &of_share].concat()).await
     }
 
     fn is_joined(&self) -> bool {
@@ -176,13 +187,16 @@ impl Split {
     /// One group of those with the same name, and none that no answer can have.
     pub async fn merge(&self, context: &SessionContext, groups: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
         let schema = self.schema();
-        let mut plan = self.merged(groups)?;
-        if let Some(top) = &self.top {
-            plan = top.of(plan)?;
-        }
-        let rows = context.execute_logical_plan(plan).await?.collect().await?;
         let renamed = |batch: RecordBatch| Ok(RecordBatch::try_new(schema.clone(), batch.columns().to_vec())?);
-        at_least_one(rows.into_iter().map(renamed).collect::<Result<_>>()?, schema.clone())
+        let collected = async |plan| {
+            let rows = context.execute_logical_plan(plan).await?.collect().await?;
+            at_least_one(rows.into_iter().map(renamed).collect::<Result<_>>()?, schema.clone())
+        };
+        let merged = collected(self.merged(groups)?).await?;
+        match &self.top {
+            Some(top) => collected(top.of(&schema, merged)?).await,
+            None => Ok(merged),
+        }
     }
 
     /// The view's answer, out of groups that may still be in parts.
@@ -242,15 +256,26 @@ fn is_of(hasher: NameHasher, share: Share, kind: DataType) -> ScalarUDF {
 }
 
 impl Top {
-    fn of(&self, groups: LogicalPlan) -> Result<LogicalPlan> {
-        let columns: Vec<Expr> = groups.schema().columns().into_iter().map(Expr::Column).collect();
-        let value = columns[self.value].clone();
-        let greatest = WindowFunction::new(WindowFunctionDefinition::AggregateUDF(max_udaf()), vec![value.clone()]);
-        let partition = self.partition.iter().map(|i| columns[*i].clone()).collect();
-        let greatest = Expr::from(greatest).partition_by(partition).build()?.alias("greatest");
-        let plan = LogicalPlanBuilder::from(groups).window([greatest])?;
+    /// Joined with the greatest values, of which there are few, instead of sorted, as by a window.
+    fn of(&self, schema: &SchemaRef, groups: Vec<RecordBatch>) -> Result<LogicalPlan> {
+        let table = provider_as_source(Arc::new(MemTable::try_new(schema.clone(), vec![groups])?));
+        let scan = |name| LogicalPlanBuilder::scan(name, table.clone(), None);
+        let column = |of: &str, i: usize| Column::new(Some(of), schema.field(i).name());
+        let partition = |of: &str| self.partition.iter().map(|i| column(of, *i)).collect::<Vec<_>>();
+        let greatest = max(Expr::Column(column("of_all", self.value))).alias("greatest");
+        let tops = scan("of_all")?.aggregate(partition("of_all").into_iter().map(Expr::Column), [greatest])?.build()?;
+        let value = Expr::Column(column("groups", self.value));
         let is_top = value.clone().eq(col("greatest")).or(value.is_null());
-        Ok(plan.filter(is_top)?.project(columns)?.build()?)
+        let keys = (partition("groups"), partition("of_all"));
+        let all = scan("groups")?;
+        let joined = match keys.0.is_empty() {
+            true => all.cross_join(tops)?.filter(is_top)?,
+            false => {
+                let by = NullEquality::NullEqualsNull;
+                all.join_detailed(tops, JoinType::Inner, keys, Some(is_top), by)?
+            }
+        };
+        Ok(joined.project((0..schema.fields().len()).map(|i| Expr::Column(column("groups", i))))?.build()?)
     }
 }
 
@@ -452,8 +477,10 @@ fn joined_by(tables: &BTreeMap<String, String>, pairs: &[(Expr, Expr)]) -> Optio
 
 #[cfg(test)]
 mod tests {
+    use datafusion::arrow::{array::StringArray, util::pretty::pretty_format_batches};
+
     use super::*;
-    use crate::{definitions::Definitions, mergeable::Mergeable, relation};
+    use crate::{definitions::Definitions, mergeable::Mergeable, relation, session::Resources};
 
     #[tokio::test]
     async fn all_default_views_can_be_merged_and_only_the_top_of_one_is_kept() {
@@ -505,5 +532,74 @@ mod tests {
             let split = Split::of(frame.logical_plan(), &streams).expect(sql);
             assert_eq!(split.is_some(), is_split, "{sql}");
         }
+    }
+
+    const POSTERS: &str = "
+        WITH most AS (
+          SELECT b.country, a.name, MAX(a.n) AS n FROM a JOIN b ON a.k = b.k GROUP BY b.country, a.name
+        ), ranked AS (
+          SELECT country, name, n, RANK() OVER (PARTITION BY country ORDER BY n DESC) AS place FROM most
+        )
+        SELECT country, name, n FROM ranked WHERE place = 1 ORDER BY country, name";
+
+    fn posts(context: &SessionContext, n_rows: i64) {
+        let keys: ArrayRef = Arc::new((0..n_rows).collect::<Int64Array>());
+        let names = (0..n_rows).map(|i| Some(format!("the poster with the number {}", i * 7 % n_rows / 2)));
+        // Some posters are unknown, some counts, some countries.
+        let names = names.enumerate().map(|(i, name)| name.filter(|_| i % 50 > 0)).collect::<StringArray>();
+        let counts = (0..n_rows).map(|i| (i % 10 > 0).then_some(i * 31 % 997)).collect::<Int64Array>();
+        let countries = (0..n_rows).map(|i| (i % 8 > 0).then(|| format!("country {}", i % 8))).collect::<StringArray>();
+        let tables: [(_, Vec<(_, ArrayRef)>); 2] = [
+            ("a", vec![("k", keys.clone()), ("name", Arc::new(names)), ("n", Arc::new(counts))]),
+            ("b", vec![("k", keys), ("country", Arc::new(countries))]),
+        ];
+        for (name, columns) in tables {
+            let rows = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true)));
+            let rows = rows.expect("columns of one length");
+            let parts = (0..rows.num_rows()).step_by(4096).map(|at| rows.slice(at, 4096.min(rows.num_rows() - at)));
+            let table = MemTable::try_new(rows.schema(), vec![parts.collect()]).expect("a table");
+            context.register_table(name, Arc::new(table)).expect("a new name");
+        }
+    }
+
+    async fn split_of(context: &SessionContext) -> Split {
+        let frame = relation::plan(context, POSTERS).await.expect("a view");
+        let streams = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
+        Split::of(frame.logical_plan(), &streams).expect("readable").expect("it can be merged")
+    }
+
+    async fn answer(context: &SessionContext, split: &Split, groups: Vec<RecordBatch>) -> String {
+        let (_, rows) = split.answer(context, groups).await.expect("an answer");
+        pretty_format_batches(&rows).expect("a table").to_string()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn shares_give_what_all_rows_give_at_once() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let [plenty, little] = [1 << 30, 24 << 20].map(|n| Resources::new(n, scratch.path()).expect("a folder"));
+        let session = |resources: &Resources, mode| {
+            let context = resources.session(mode);
+            posts(&context, 200_000);
+            context
+        };
+        let whole = session(&plenty, Mode::InMemory);
+        let split = split_of(&whole).await;
+        let expected = relation::plan(&whole, POSTERS).await.expect("a view").collect().await.expect("an answer");
+        let expected = pretty_format_batches(&expected).expect("a table").to_string();
+
+        let context = session(&little, Mode::InMemory);
+        let refused = split_of(&context).await.groups(&context).await.expect_err("it does not fit");
+        assert!(is_out_of_memory(&refused), "{refused:#}");
+        for mode in [Mode::ByShares, Mode::Spilling] {
+            let context = session(&little, mode);
+            let split = split_of(&context).await;
+            let groups = split.groups_by_shares(&context, mode).await.expect("by shares it does");
+            assert_eq!(answer(&whole, &split, groups).await, expected, "{mode:?}");
+        }
+        let n_groups = |groups: &[RecordBatch]| groups.iter().map(RecordBatch::num_rows).sum::<usize>();
+        let all = split.groups(&whole).await.expect("all groups");
+        let tops = split.merge(&whole, all.clone()).await.expect("the top");
+        assert!(n_groups(&tops) < n_groups(&all) / 4, "{} of {}", n_groups(&tops), n_groups(&all));
+        assert_eq!(answer(&whole, &split, tops).await, expected);
     }
 }

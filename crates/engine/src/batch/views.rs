@@ -227,17 +227,18 @@ impl<'a> Work<'a> {
     }
 
     async fn evaluate(&self, view: &ViewDef) -> Result<Evaluated> {
-        let together = {
+        let mut evaluated = {
             let _beside_others = self.memory.read().await;
             self.evaluate_by(view, Mode::InMemory).await
         };
-        match together {
-            Err(e) if is_out_of_memory(&e) => {
-                let _alone = self.memory.write().await;
-                self.evaluate_by(view, self.mergeable.mode_for_little_memory(&view.name)).await
+        for mode in self.mergeable.modes_for_little_memory(&view.name) {
+            if !evaluated.as_ref().is_err_and(is_out_of_memory) {
+                break;
             }
-            evaluated => evaluated,
+            let _alone = self.memory.write().await;
+            evaluated = self.evaluate_by(view, *mode).await;
         }
+        evaluated
     }
 
     async fn evaluate_by(&self, view: &ViewDef, mode: Mode) -> Result<Evaluated> {
@@ -249,7 +250,7 @@ impl<'a> Work<'a> {
         let merged = match mode {
             Mode::InMemory => self.merged(view).await?,
             // What stands did not fit in memory.
-            Mode::Spilling | Mode::SortingJoins => None,
+            Mode::ByShares | Mode::Spilling | Mode::SortingJoins => None,
         };
         let groups = match merged {
             Some(groups) => groups,
@@ -270,8 +271,8 @@ impl<'a> Work<'a> {
     async fn groups(&self, view: &ViewDef, mode: Mode) -> Result<Vec<RecordBatch>> {
         let context = self.inputs().await?.session(view, mode).await?;
         let split = self.mergeable.split(&context, view).await?;
-        if mode == Mode::Spilling {
-            return split.groups_by_shares(&context).await;
+        if mode.is_by_shares() {
+            return split.groups_by_shares(&context, mode).await;
         }
         let groups = split.groups(&context).await?;
         split.merge(&context, groups).await

@@ -14,6 +14,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
+use crate::filter::Filter;
+
 /// Entries in memory before they become a run.
 const RUN_ENTRIES: usize = 1 << 19;
 /// Runs of about one size before they become one.
@@ -53,10 +55,6 @@ struct Run<const N: usize> {
     filter: Filter,
 }
 
-/// Words of 64 bits, of which each hash sets four in one: some eleven bits per hash, and of a hundred
-/// others one or two seem to be there.
-struct Filter(Vec<u64>);
-
 impl<const N: usize> Known<N> {
     /// An empty set whose files will lie in a folder.
     pub fn within(folder: &Path) -> Self {
@@ -71,9 +69,8 @@ impl<const N: usize> Known<N> {
 
     /// Bytes that it takes in memory.
     pub fn size_bytes(&self) -> usize {
-        let of_run = |run: &Run<N>| HASH_BYTES * (run.fences.capacity() + run.filter.0.capacity());
-        let of_recent =
-            size_of::<[u64; N]>() * self.recent.capacity() + HASH_BYTES * self.filter_of_recent.0.capacity();
+        let of_run = |run: &Run<N>| HASH_BYTES * run.fences.capacity() + run.filter.size_bytes();
+        let of_recent = size_of::<[u64; N]>() * self.recent.capacity() + self.filter_of_recent.size_bytes();
         of_recent + self.runs.iter().map(of_run).sum::<usize>()
     }
 
@@ -220,31 +217,6 @@ impl<const N: usize> Run<N> {
         let numbers = room[..n_bytes].as_chunks::<HASH_BYTES>().0;
         Ok(numbers.chunks_exact(N).map(|numbers| std::array::from_fn(|nth| u64::from_le_bytes(numbers[nth]))))
     }
-}
-
-impl Filter {
-    fn for_hashes(n: usize) -> Self {
-        Self(vec![0; n / 6 + 1])
-    }
-
-    fn add(&mut self, hash: u64) {
-        let at = self.word_of(hash);
-        self.0[at] |= bits_of(hash);
-    }
-
-    fn may_have(&self, hash: u64) -> bool {
-        let bits = bits_of(hash);
-        self.0[self.word_of(hash)] & bits == bits
-    }
-
-    /// By the hash's high bits, and its bits in the word by its low ones.
-    fn word_of(&self, hash: u64) -> usize {
-        ((u128::from(hash) * self.0.len() as u128) >> 64) as usize
-    }
-}
-
-fn bits_of(hash: u64) -> u64 {
-    [0, 6, 12, 18].into_iter().fold(0, |bits, shift| bits | 1 << (hash >> shift & 63))
 }
 
 /// The entries of some runs in order, each once.

@@ -9,6 +9,7 @@ use datafusion::{
         util::pretty::pretty_format_batches,
     },
     catalog::MemTable,
+    execution::memory_pool::{MemoryConsumer, MemoryReservation},
     prelude::SessionContext,
 };
 use engine::session::{Mode, Resources, is_out_of_memory};
@@ -74,4 +75,21 @@ async fn what_does_not_fit_in_memory_fails_at_once_or_spills() {
         let spilled = answer(&least, mode, sql).await.unwrap();
         assert!(spilled == expected, "{sql} {mode:?}");
     }
+}
+
+#[tokio::test]
+async fn what_works_in_memory_alone_has_all_that_nobody_else_has() {
+    let scratch = tempfile::tempdir().unwrap();
+    let resources = Resources::new(100 << 20, scratch.path()).unwrap();
+    let register = |mode| -> MemoryReservation {
+        let pool = resources.session(mode).runtime_env().memory_pool.clone();
+        MemoryConsumer::new("a sort").with_can_spill(true).register(&pool)
+    };
+    let [one, other, spilling] = [Mode::InMemory, Mode::ByShares, Mode::Spilling].map(register);
+    one.try_grow(70 << 20).unwrap();
+    other.try_grow(20 << 20).unwrap();
+    assert!(other.try_grow(20 << 20).is_err() && spilling.try_grow(20 << 20).is_err());
+    drop(one);
+    spilling.try_grow(70 << 20).unwrap();
+    assert!(other.try_grow(20 << 20).is_err());
 }
