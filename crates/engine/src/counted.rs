@@ -183,8 +183,7 @@ async fn suspects(
     let mut rows = all.clone().select_columns(identity)?.execute_stream().await?;
     while let Some(batch) = rows.next().await {
         if seen.is_full() {
-            // The first filter is small.
-            if of_seen.try_resize(seen.size_bytes() + seen.growth_bytes()).is_err() && seen.size_bytes() > 0 {
+            if of_seen.try_resize(seen.size_bytes() + seen.growth_bytes()).is_err() {
                 return Ok(None);
             }
             seen.grow();

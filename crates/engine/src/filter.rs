@@ -1,5 +1,7 @@
 //! What tells of most hashes that they are new, in little more than a byte for each that is not.
 
+use std::mem;
+
 /// Words of 64 bits, of which each hash sets four in one: some eleven bits per hash, and of a hundred
 /// others one or two seem to be there.
 pub struct Filter(Vec<u64>);
@@ -38,21 +40,29 @@ fn bits_of(hash: u64) -> u64 {
 }
 
 /// Hashes that were seen, however many will come: when a filter is full, a larger one follows.
-#[derive(Default)]
 pub struct Seen {
-    /// The last one takes what is new.
-    filters: Vec<Filter>,
-    /// How many it is for, and how many more it takes.
+    full: Vec<Filter>,
+    /// Takes what is new.
+    last: Filter,
+    /// How many the last one is for, and how many more it takes.
     room: usize,
     n_free: usize,
 }
 
+impl Default for Seen {
+    fn default() -> Self {
+        let room = Self::FIRST_ROOM;
+        Self { full: Vec::new(), last: Filter::for_hashes(room), room, n_free: room }
+    }
+}
+
 impl Seen {
+    /// Little memory, which is there always.
     const FIRST_ROOM: usize = 1 << 16;
     const GROWTH: usize = 4;
 
     pub fn size_bytes(&self) -> usize {
-        self.filters.iter().map(Filter::size_bytes).sum()
+        self.last.size_bytes() + self.full.iter().map(Filter::size_bytes).sum::<usize>()
     }
 
     pub fn is_full(&self) -> bool {
@@ -61,25 +71,20 @@ impl Seen {
 
     /// So many bytes more it takes after `grow`.
     pub fn growth_bytes(&self) -> usize {
-        size_of::<u64>() * n_words(self.next_room())
+        size_of::<u64>() * n_words(self.room * Self::GROWTH)
     }
 
     pub fn grow(&mut self) {
-        self.room = self.next_room();
+        self.room *= Self::GROWTH;
         self.n_free = self.room;
-        self.filters.push(Filter::for_hashes(self.room));
-    }
-
-    fn next_room(&self) -> usize {
-        (self.room * Self::GROWTH).max(Self::FIRST_ROOM)
+        self.full.push(mem::replace(&mut self.last, Filter::for_hashes(self.room)));
     }
 
     /// Which hashes may have been seen before, among these or earlier; almost all others were not. Filter by
     /// filter, since each look is a wait for memory, and so one look need not wait for the one before.
     pub fn see(&mut self, hashes: &[u64]) -> Vec<bool> {
         let mut seen = vec![false; hashes.len()];
-        let Some((last, earlier)) = self.filters.split_last_mut() else { return seen };
-        for filter in earlier {
+        for filter in &self.full {
             for (seen, hash) in seen.iter_mut().zip(hashes) {
                 *seen |= filter.may_have(*hash);
             }
@@ -88,9 +93,9 @@ impl Seen {
             if *seen {
                 continue;
             }
-            *seen = last.may_have(*hash);
+            *seen = self.last.may_have(*hash);
             if !*seen {
-                last.add(*hash);
+                self.last.add(*hash);
                 self.n_free = self.n_free.saturating_sub(1);
             }
         }

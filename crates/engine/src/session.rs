@@ -36,7 +36,7 @@ pub enum Mode {
     /// On all cores and in memory alone: what does not fit fails, and is asked again in another
     /// mode.
     InMemory,
-    /// The same for some of what is joined after the other (`Split`).
+    /// The same, for one share of what is joined after the other (`Split::groups_by_shares`).
     ByShares,
     /// On one core, in small batches. Sorts and groups spill; what is joined must fit.
     Spilling,

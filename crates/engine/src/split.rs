@@ -266,15 +266,8 @@ impl Top {
         let tops = scan("of_all")?.aggregate(partition("of_all").into_iter().map(Expr::Column), [greatest])?.build()?;
         let value = Expr::Column(column("groups", self.value));
         let is_top = value.clone().eq(col("greatest")).or(value.is_null());
-        let keys = (partition("groups"), partition("of_all"));
-        let all = scan("groups")?;
-        let joined = match keys.0.is_empty() {
-            true => all.cross_join(tops)?.filter(is_top)?,
-            false => {
-                let by = NullEquality::NullEqualsNull;
-                all.join_detailed(tops, JoinType::Inner, keys, Some(is_top), by)?
-            }
-        };
+        let (keys, nulls) = ((partition("groups"), partition("of_all")), NullEquality::NullEqualsNull);
+        let joined = scan("groups")?.join_detailed(tops, JoinType::Inner, keys, Some(is_top), nulls)?;
         Ok(joined.project((0..schema.fields().len()).map(|i| Expr::Column(column("groups", i))))?.build()?)
     }
 }
