@@ -54,7 +54,10 @@ impl Quarantine {
         let Some(fs) = &self.fs else { return };
         let mut guard = self.lock();
         let Some(listed) = &mut *guard else { return };
-        if listed.len() >= MAX_LISTED || listed.iter().any(|l| l.start == found.start && l.end == found.end) {
+        // Damage that took no record, between two batches, is nothing to a reader.
+        let is_empty = found.start >= found.end;
+        if is_empty || listed.len() >= MAX_LISTED || listed.iter().any(|l| l.start == found.start && l.end == found.end)
+        {
             return;
         }
         tracing::error!(

@@ -129,15 +129,15 @@ impl<'a> Walk<'a> {
 
     /// Whether a batch found behind damage may be believed its offset, which lies outside of its
     /// checksum: what was skipped has room for the offsets that are missed, as every record takes a
-    /// byte at least, and the batch after it, if it is whole, goes on from there.
+    /// byte at least, and the batch after it, if it is whole, goes on from there. Where none is missed
+    /// (what was skipped held none, or copies of earlier ones), the next has to be whole.
     fn is_where_it_says(&mut self, batch: &Batch) -> io::Result<bool> {
-        let n_missed = batch.header.base.0.checked_sub(self.expected.0);
-        let has_room = |n_missed: u64| (1..=batch.position - self.position).contains(&n_missed);
-        if !n_missed.is_some_and(has_room) {
+        let Some(n_missed) = batch.header.base.0.checked_sub(self.expected.0) else { return Ok(false) };
+        if n_missed > batch.position - self.position {
             return Ok(false);
         }
         let next = self.whole_batch(batch.position + batch.header.size_bytes as u64)?;
-        Ok(next.map_or(true, |next| next.header.base == batch.header.next()))
+        Ok(next.map_or(n_missed > 0, |next| next.header.base == batch.header.next()))
     }
 
     /// The group that the batch at `position` claims to belong to; 0 where nothing was written.

@@ -144,10 +144,10 @@ pub async fn serve(listener: TcpListener, router: Router, config: &ServerConfig,
     };
     let mut crowd = Crowd::new(config.max_connections);
     // Accepted when all places were taken; until it has one, further ones wait in the system's queue.
-    let mut newcomer: Option<TcpStream> = None;
+    let mut newcomer: Option<(TcpStream, SocketAddr)> = None;
     loop {
-        if let Some(stream) = newcomer.take_if(|_| !crowd.is_full()) {
-            server.clone().begin(stream, &mut crowd);
+        if let Some((stream, from)) = newcomer.take_if(|_| !crowd.is_full()) {
+            server.clone().begin(stream, from.ip(), &mut crowd);
         }
         tokio::select! {
             biased;
@@ -155,8 +155,8 @@ pub async fn serve(listener: TcpListener, router: Router, config: &ServerConfig,
             Some(ended) = crowd.ended() => report(ended),
             () = sleep(ROOM_PAUSE), if newcomer.is_some() => crowd.make_room(),
             accepted = listener.accept(), if newcomer.is_none() => match accepted {
-                Ok((stream, _)) => {
-                    newcomer = Some(stream);
+                Ok(accepted) => {
+                    newcomer = Some(accepted);
                     if crowd.is_full() {
                         crowd.make_room();
                     }
@@ -237,9 +237,9 @@ struct Connection {
 }
 
 impl Connection {
-    fn begin(self, stream: TcpStream, crowd: &mut Crowd) {
+    fn begin(self, stream: TcpStream, from: IpAddr, crowd: &mut Crowd) {
         let activity = Arc::new(Activity::new(self.limits));
-        crowd.admit(activity.clone(), self.serve(stream, activity));
+        crowd.admit(activity.clone(), self.serve(stream, peer(from), activity));
     }
 
     /// The stream under HTTP; None when the peer cannot agree on keys, or takes too long over it.
@@ -259,12 +259,11 @@ impl Connection {
         }
     }
 
-    async fn serve(self, stream: TcpStream, activity: Arc<Activity>) {
+    async fn serve(self, stream: TcpStream, peer: Option<Peer>, activity: Arc<Activity>) {
         // Answers are written whole; waiting for more to send would only delay them.
         if let Err(e) = stream.set_nodelay(true) {
             debug!("TCP_NODELAY could not be set: {e}");
         }
-        let peer = peer(&stream);
         let Some(stream) = self.secured(stream, &activity).await else { return };
         let mut socket = Socket::new(stream, activity.clone());
         let speaks = {
@@ -347,9 +346,8 @@ impl Connection {
 }
 
 /// Who is at the other end, if it is not this machine itself.
-fn peer(stream: &TcpStream) -> Option<Peer> {
-    let address = stream.peer_addr().ok()?.ip();
-    let address = if let IpAddr::V6(v6) = address { v6.to_canonical() } else { address };
+fn peer(address: IpAddr) -> Option<Peer> {
+    let address = address.to_canonical();
     (!address.is_loopback()).then_some(Peer(address))
 }
 

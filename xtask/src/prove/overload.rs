@@ -7,7 +7,7 @@ mod nuisances;
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     /// change meanwhile by more than what is measured.
     #[arg(long, default_value_t = 5)]
     rounds: u32,
-    /// How long each load lasts; there are ten in a round.
+    /// How long each load lasts; there are twelve in a round.
     #[arg(long, default_value_t = 3)]
     seconds: u64,
     /// Idle connections; as many files must be allowed to this process and to the server.
@@ -55,9 +55,10 @@ const LIMITS: [(&str, u64); 8] = [
     ("CORKBOARD__BATCH__MEMORY_BYTES", 32 * MIB),
     ("CORKBOARD__SERVER__MAX_HEADER_BYTES", HEADER_BYTES),
 ];
-const MAX_CONNECTIONS: u64 = 4096;
 /// Each connection has a buffer of at most this for what it receives.
 const HEADER_BYTES: u64 = 16 << 10;
+/// Connections beside the idle ones.
+const N_OTHERS: usize = 1024;
 
 /// Goodput under any of it, as a part of the peak.
 const LEAST_GOODPUT: f64 = 0.8;
@@ -66,17 +67,8 @@ const MOST_P99_RATIO: f64 = 4.0;
 const P99_ALLOWANCE_MS: f64 = 50.0;
 
 pub(super) fn prove(arguments: &Arguments) -> Result<()> {
-    let max_body = LARGE_BODY_BYTES.to_string();
-    let max_connections = MAX_CONNECTIONS.to_string();
-    let limits = LIMITS.map(|(name, bytes)| (name, bytes.to_string()));
-    let mut settings: Vec<(&str, &str)> = limits.iter().map(|(name, bytes)| (*name, bytes.as_str())).collect();
-    settings.push(("CORKBOARD__INGEST__MAX_BODY_BYTES", &max_body));
-    settings.push(("CORKBOARD__SERVER__MAX_CONNECTIONS", &max_connections));
-    let server = Server::start(&server::binary(arguments.binary.as_deref())?, &settings)?;
-    let idle_bytes = memory_bytes(&server, "VmRSS:")?;
-    let lasting = Duration::from_secs(arguments.seconds);
-    let mut trial = Trial { address: &server.address, n_rounds: arguments.rounds, lasting, ledger: Ledger::default() };
-
+    let binary = server::binary(arguments.binary.as_deref())?;
+    let mut trial = Trial::begin(&binary, arguments.idle + N_OTHERS, arguments)?;
     let large = Post::new(TOPIC, 100);
     let calm = Load { post: &large, n_connections: N_SERVED, beside: None };
     let pressed = Load { n_connections: N_SERVED * OVERLOAD, ..calm };
@@ -84,7 +76,7 @@ pub(super) fn prove(arguments: &Arguments) -> Result<()> {
     ensure!(over.n_refused > 0, "nothing was refused: this was no overload");
     let small = Post::new(TOPIC, 1);
     // The pressed load was the last.
-    let recovery = recovery(&server.address, &small)?;
+    let recovery = recovery(&trial.server.address, &small)?;
     trial.ledger.n_records += 1;
     ensure!(recovery < Duration::from_secs(1), "the first post after the overload took {recovery:?}");
 
@@ -92,35 +84,35 @@ pub(super) fn prove(arguments: &Arguments) -> Result<()> {
     let pressed = Load { n_connections: calm.n_connections * OVERLOAD, ..calm };
     // In a closed loop eight times the connections wait eight times as long.
     trial.compare("small posts over 8× the connections", calm, pressed, MOST_P99_RATIO * OVERLOAD as f64)?;
+    let beside = |nuisance, n| Load { beside: Some((nuisance, n)), ..calm };
     for (nuisance, n) in [(Nuisance::SlowWriter, 500), (Nuisance::SlowReader, 100), (Nuisance::Idle, arguments.idle)] {
-        let pressed = Load { beside: Some((nuisance, n)), ..calm };
-        trial.compare(&format!("beside {n} × {nuisance:?}"), calm, pressed, MOST_P99_RATIO)?;
+        trial.compare(&format!("beside {n} × {nuisance:?}"), calm, beside(nuisance, n), MOST_P99_RATIO)?;
     }
+    let outcome = trial.end()?;
 
-    let ledger = trial.ledger;
-    let n_stored = n_stored(&server.address)?;
-    let n_most = ledger.n_records + ledger.n_unknown_records;
-    ensure!(
-        (ledger.n_records..=n_most).contains(&n_stored),
-        "{n_stored} records are in the log, {} were acknowledged, and of {} nobody knows",
-        ledger.n_records,
-        ledger.n_unknown_records
-    );
-    let most_bytes = memory_bytes(&server, "VmHWM:")?;
-    let buffers = MAX_CONNECTIONS * HEADER_BYTES;
-    let allowed = idle_bytes + buffers + LIMITS.iter().map(|(_, bytes)| bytes).sum::<u64>();
-    ensure!(most_bytes <= allowed, "it took {} MiB, its settings add up to {}", most_bytes / MIB, allowed / MIB);
+    let n_places = arguments.idle * 2 / 5;
+    let mut trial = Trial::begin(&binary, n_places, arguments)?;
+    let idle = beside(Nuisance::Idle, arguments.idle);
+    let (_, crowded) = trial.compare(
+        &format!("beside {} × Idle for {n_places} places", arguments.idle),
+        calm,
+        idle,
+        MOST_P99_RATIO,
+    )?;
+    ensure!(crowded.beside.n_cut_off > 0, "nobody gave way: there was no crowd");
+    let n_crowded = trial.end()?.n_stored;
     println!(
-        "overload: {n_stored} records stored = acknowledged{}, {} requests refused, goodput at 8× {:.0} % of the \
-         peak, p99 {:.1} → {:.1} ms, recovered in {} ms, memory {} of {} MiB",
-        if ledger.n_unknown_records > 0 { " and unknown" } else { "" },
-        ledger.n_refused,
+        "overload: {} records stored = acknowledged{}, {} requests refused, goodput at 8× {:.0} % of the peak, p99 \
+         {:.1} → {:.1} ms, recovered in {} ms, memory {} of {} MiB",
+        outcome.n_stored + n_crowded,
+        if outcome.some_are_unknown { " and unknown" } else { "" },
+        outcome.n_refused,
         over.per_second() / peak.per_second() * 100.0,
         peak.p99_ms(),
         over.p99_ms(),
         recovery.as_millis(),
-        most_bytes / MIB,
-        allowed / MIB
+        outcome.most_bytes / MIB,
+        outcome.allowed_bytes / MIB
     );
     Ok(())
 }
@@ -133,14 +125,44 @@ struct Load<'a> {
     beside: Option<(Nuisance, usize)>,
 }
 
-struct Trial<'a> {
-    address: &'a str,
+/// One server, and what was done to it.
+struct Trial {
+    server: Server,
+    /// What it may take in all.
+    allowed_bytes: u64,
     n_rounds: u32,
     lasting: Duration,
     ledger: Ledger,
 }
 
-impl Trial<'_> {
+struct Outcome {
+    n_stored: u64,
+    some_are_unknown: bool,
+    n_refused: u64,
+    most_bytes: u64,
+    allowed_bytes: u64,
+}
+
+impl Trial {
+    fn begin(binary: &Path, n_places: usize, arguments: &Arguments) -> Result<Self> {
+        let max_body = LARGE_BODY_BYTES.to_string();
+        let max_connections = n_places.to_string();
+        let limits = LIMITS.map(|(name, bytes)| (name, bytes.to_string()));
+        let mut settings: Vec<(&str, &str)> = limits.iter().map(|(name, bytes)| (*name, bytes.as_str())).collect();
+        settings.push(("CORKBOARD__INGEST__MAX_BODY_BYTES", &max_body));
+        settings.push(("CORKBOARD__SERVER__MAX_CONNECTIONS", &max_connections));
+        let server = Server::start(binary, &settings)?;
+        let buffers = n_places as u64 * HEADER_BYTES;
+        let limits = LIMITS.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        Ok(Self {
+            allowed_bytes: memory_bytes(&server, "VmRSS:")? + buffers + limits,
+            server,
+            n_rounds: arguments.rounds,
+            lasting: Duration::from_secs(arguments.seconds),
+            ledger: Ledger::default(),
+        })
+    }
+
     /// What was measured of both.
     fn compare(&mut self, what: &str, calm: Load, pressed: Load, most_p99_ratio: f64) -> Result<(Tally, Tally)> {
         let (mut before, mut now) = (Tally::default(), Tally::default());
@@ -148,7 +170,9 @@ impl Trial<'_> {
             before.merge(self.measure(calm)?);
             now.merge(self.measure(pressed)?);
         }
-        let goodput = now.per_second() / before.per_second();
+        // The clients beside would be other machines; what they leave of this one is what counts.
+        let left = now.beside.leave(thread::available_parallelism()?.get());
+        let goodput = now.per_second() / before.per_second() / left;
         println!(
             "{what}: {:.0} → {:.0} requests/s ({:.0} %), p99 {:.1} → {:.1} ms, {} refused, {} without answer{}",
             before.per_second(),
@@ -158,7 +182,14 @@ impl Trial<'_> {
             now.p99_ms(),
             now.n_refused,
             now.n_unknown,
-            if pressed.beside.is_some() { format!(", {} cut off", now.n_cut_off) } else { String::new() },
+            match pressed.beside {
+                Some(_) => format!(
+                    ", {} cut off, whose thread left {:.0} % of the processors",
+                    now.beside.n_cut_off,
+                    left * 100.0
+                ),
+                None => String::new(),
+            },
         );
         ensure!(goodput >= LEAST_GOODPUT, "{what}: goodput fell to {:.0} % of its peak", goodput * 100.0);
         let most_p99_ms = before.p99_ms() * most_p99_ratio + P99_ALLOWANCE_MS;
@@ -168,13 +199,33 @@ impl Trial<'_> {
 
     fn measure(&mut self, load: Load) -> Result<Tally> {
         let crowd = match load.beside {
-            Some((nuisance, n)) => Some(Crowd::gather(nuisance, self.address, n)?),
+            Some((nuisance, n)) => Some(Crowd::gather(nuisance, &self.server.address, n)?),
             None => None,
         };
-        let mut tally = run(self.address, load.post, load.n_connections, self.lasting)?;
-        tally.n_cut_off = crowd.map_or(0, Crowd::disperse);
+        let mut tally = run(&self.server.address, load.post, load.n_connections, self.lasting)?;
+        if let Some(crowd) = crowd {
+            tally.beside = crowd.disperse()?;
+        }
         self.ledger.add(load.post, &tally);
         Ok(tally)
+    }
+
+    /// Everything that was acknowledged is there, and the memory was bounded.
+    fn end(self) -> Result<Outcome> {
+        let n_stored = n_stored(&self.server.address)?;
+        let Ledger { n_records, n_unknown_records, n_refused } = self.ledger;
+        ensure!(
+            (n_records..=n_records + n_unknown_records).contains(&n_stored),
+            "{n_stored} records are in the log, {n_records} were acknowledged, and of {n_unknown_records} nobody knows"
+        );
+        let (most_bytes, allowed_bytes) = (memory_bytes(&self.server, "VmHWM:")?, self.allowed_bytes);
+        ensure!(
+            most_bytes <= allowed_bytes,
+            "it took {} MiB, its settings add up to {}",
+            most_bytes / MIB,
+            allowed_bytes / MIB
+        );
+        Ok(Outcome { n_stored, some_are_unknown: n_unknown_records > 0, n_refused, most_bytes, allowed_bytes })
     }
 }
 

@@ -192,6 +192,29 @@ fn behind_damage_an_offset_alone_is_not_believed() {
     }
 }
 
+/// Batches 30 and 40 stand at the beginning, too, where 0 to 29 were: a walk that follows the copies comes to
+/// batch 50 through what is left of 20, and has missed nothing by then.
+#[test]
+fn behind_copies_of_whole_batches_nothing_more_is_lost() {
+    let (dir, partition_dir) = closed_log(300);
+    let segment = &segments(&partition_dir)[0];
+    let mut bytes = fs::read(segment).unwrap();
+    let ends = batch_ends(&bytes);
+    let n_before = 200;
+    assert!(n_before + ends[5] - ends[3] < ends[3]);
+    bytes.copy_within(ends[3] - n_before..ends[5], 0);
+    fs::write(segment, &bytes).unwrap();
+    fs::remove_file(segment.with_extension("index")).unwrap();
+    runtime().block_on(async {
+        assert_eq!(read_beside(dir.path()).await.corrupt, [(0, 30)]);
+        let reading = read_over_damage(&open(dir.path()), &partition("t-0")).await;
+        check_content(&reading);
+        assert_eq!(reading.corrupt, [(0, 30)]);
+    });
+    let listed = describe_partition(dir.path(), &partition("t-0"), inspect::Depth::Quick);
+    assert_eq!(listed.quarantined.len(), 1, "{listed:?}");
+}
+
 #[test]
 fn damage_above_the_mark_is_named_if_a_later_group_follows_it() {
     let (dir, partition_dir) = closed_log(60);

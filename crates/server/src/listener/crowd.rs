@@ -2,7 +2,7 @@
 //! has waited for a request the longest gives way to a new one: a crowd that only waits would
 //! otherwise keep everybody out. Whoever is being answered keeps the place.
 
-use std::{collections::HashMap, future::Future, sync::Arc};
+use std::{cmp::Reverse, collections::HashMap, future::Future, sync::Arc};
 
 use tokio::{
     task::{Id, JoinError, JoinSet},
@@ -11,16 +11,14 @@ use tokio::{
 
 use super::activity::Activity;
 
-/// One look at all connections finds so many that may give way, so that each newcomer of a flood
-/// does not cost a look of its own.
-const FOUND_AT_ONCE: usize = 64;
-
 pub(super) struct Crowd {
     max_connections: usize,
     tasks: JoinSet<()>,
     activities: HashMap<Id, Arc<Activity>>,
-    /// Found expendable, and since when; the longest last.
-    expendable: Vec<(Instant, Arc<Activity>)>,
+    /// Found expendable at the last look, and since when; the longest last. Who becomes expendable after
+    /// that is so for a shorter time, so that the next look is due when these are gone, and each newcomer
+    /// of a flood does not cost a look of its own.
+    expendable: Vec<(Instant, Id)>,
 }
 
 impl Crowd {
@@ -49,9 +47,11 @@ impl Crowd {
     }
 
     fn ask_found(&mut self) -> bool {
-        while let Some((since, activity)) = self.expendable.pop() {
-            // It may have served a request since it was found.
-            if activity.expendable_since() == Some(since) {
+        while let Some((since, id)) = self.expendable.pop() {
+            // It may have ended or served a request since it was found.
+            if let Some(activity) = self.activities.get(&id)
+                && activity.expendable_since() == Some(since)
+            {
                 activity.ask_to_give_way();
                 return true;
             }
@@ -60,11 +60,8 @@ impl Crowd {
     }
 
     fn find_expendable(&mut self) {
-        let with_time = |activity: &Arc<Activity>| Some((activity.expendable_since()?, activity.clone()));
-        self.expendable = self.activities.values().filter_map(with_time).collect();
-        self.expendable.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
-        let n_others = self.expendable.len().saturating_sub(FOUND_AT_ONCE);
-        self.expendable.drain(..n_others);
+        self.expendable.extend(self.activities.iter().filter_map(|(id, it)| Some((it.expendable_since()?, *id))));
+        self.expendable.sort_unstable_by_key(|(since, _)| Reverse(*since));
     }
 
     /// The next connection that ended; None when there is none.

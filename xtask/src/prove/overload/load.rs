@@ -49,12 +49,38 @@ pub(super) struct Tally {
     pub(super) n_refused: u64,
     /// The connection ended without an answer.
     pub(super) n_unknown: u64,
-    /// How often what held on beside was cut off.
-    pub(super) n_cut_off: usize,
+    /// Of what held on beside.
+    pub(super) beside: Beside,
     /// Of those acknowledged in the measured time.
     latencies: Vec<Duration>,
     /// How long that was.
     seconds: f64,
+}
+
+/// What those did who only wanted room.
+#[derive(Default)]
+pub(super) struct Beside {
+    /// How often one was cut off.
+    pub(super) n_cut_off: usize,
+    pub(super) lasted: Duration,
+    /// For how long of that their own thread was on a processor.
+    pub(super) busy: Duration,
+}
+
+impl Beside {
+    fn merge(&mut self, other: &Self) {
+        self.n_cut_off += other.n_cut_off;
+        self.lasted += other.lasted;
+        self.busy += other.busy;
+    }
+
+    /// The part of the processors that they left to others.
+    pub(super) fn leave(&self, n_processors: usize) -> f64 {
+        if self.lasted.is_zero() {
+            return 1.0;
+        }
+        1.0 - self.busy.as_secs_f64() / self.lasted.as_secs_f64() / n_processors as f64
+    }
 }
 
 impl Tally {
@@ -62,7 +88,7 @@ impl Tally {
         self.n_acknowledged += other.n_acknowledged;
         self.n_refused += other.n_refused;
         self.n_unknown += other.n_unknown;
-        self.n_cut_off += other.n_cut_off;
+        self.beside.merge(&other.beside);
         self.latencies.extend(other.latencies);
         self.seconds += other.seconds;
     }

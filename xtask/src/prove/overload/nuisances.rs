@@ -3,6 +3,7 @@
 //! and after twice as long each time, as clients do.
 
 use std::{
+    fs,
     io::{self, ErrorKind, Read, Write},
     net::TcpStream,
     sync::{
@@ -13,7 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
+
+use super::load::Beside;
 
 /// Between two rounds over all connections.
 const ROUND: Duration = Duration::from_secs(1);
@@ -98,7 +101,7 @@ impl Member {
 /// Many of one kind.
 pub(super) struct Crowd {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<usize>>,
+    thread: Option<JoinHandle<Result<Beside>>>,
 }
 
 impl Crowd {
@@ -108,26 +111,37 @@ impl Crowd {
         let stop = Arc::new(AtomicBool::new(false));
         let (address, stopped) = (address.to_owned(), stop.clone());
         let thread = thread::spawn(move || {
-            let mut n_cut_off = 0;
+            let begin = Instant::now();
+            let mut beside = Beside::default();
             while !stopped.load(Relaxed) {
                 for member in &mut members {
                     if stopped.load(Relaxed) {
                         break;
                     }
-                    n_cut_off += usize::from(member.hold_on(nuisance, &address));
+                    beside.n_cut_off += usize::from(member.hold_on(nuisance, &address));
                 }
                 thread::park_timeout(ROUND);
             }
-            n_cut_off
+            beside.lasted = begin.elapsed();
+            beside.busy = processor_time()?;
+            Ok(beside)
         });
         Ok(Self { stop, thread: Some(thread) })
     }
 
-    /// How often one of them was cut off.
-    pub(super) fn disperse(mut self) -> usize {
+    pub(super) fn disperse(mut self) -> Result<Beside> {
         self.stop.store(true, Relaxed);
         let thread = self.thread.take().expect("it is dispersed once");
         thread.thread().unpark();
-        thread.join().unwrap_or_default()
+        let Ok(beside) = thread.join() else { bail!("the thread of a crowd panicked") };
+        beside
     }
+}
+
+/// For how long this thread was on a processor.
+fn processor_time() -> Result<Duration> {
+    let file = "/proc/thread-self/schedstat";
+    let text = fs::read_to_string(file).with_context(|| format!("read {file}"))?;
+    let nanoseconds = text.split(' ').next().unwrap_or_default();
+    Ok(Duration::from_nanos(nanoseconds.parse().with_context(|| format!("{file} begins with the time"))?))
 }
