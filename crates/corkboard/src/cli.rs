@@ -21,6 +21,7 @@ use model::{
 use server::{auth::Auth, listener, orchestrator};
 
 use crate::{
+    allocator,
     app::{App, Role},
     data::{self, DataFolder},
     demo::{self, DemoArgs},
@@ -325,6 +326,7 @@ async fn batch_run(args: BatchRunArgs, mut config: Config, folder: &DataFolder) 
             landing.display()
         );
     }
+    allocator::keep_free_memory();
     let spill = tempfile::tempdir().context("a temporary folder")?;
     let batch = Batch {
         landing: data::open_store(&landing)?,

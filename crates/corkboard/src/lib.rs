@@ -3,6 +3,8 @@
 //!
 //! The order of the modules is the order of floors.
 
+mod allocator;
+
 mod say;
 
 pub mod progress;

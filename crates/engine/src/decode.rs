@@ -13,6 +13,7 @@ use datafusion::arrow::{
     array::{ArrayRef, Int32Builder, Int64Builder, RecordBatch, StringViewBuilder},
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
+use memchr::memchr;
 use model::{Offset, StreamDef, TopicPartition};
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -232,7 +233,8 @@ impl Decoder {
             let cell = value
                 .map_or(Ok(None), |v: &RawValue| text_of(v))
                 .map_err(|problem| reject(format!("column {}: {problem}", field.name)))?;
-            let means_nothing = |t: &str| t.trim().is_empty() || field.placeholders.iter().any(|p| p == t);
+            let means_nothing =
+                |t: &str| t.chars().all(char::is_whitespace) || field.placeholders.iter().any(|p| p == t);
             cells.push(cell.filter(|t| !means_nothing(t)));
         }
         for (column, cell) in self.columns.iter_mut().zip(cells) {
@@ -328,7 +330,7 @@ fn text_of(value: &RawValue) -> Result<Option<Cow<'_, str>>, String> {
     let text = value.get();
     match text.as_bytes()[0] {
         b'n' => Ok(None),
-        b'"' if !text.contains('\\') => Ok(Some(Cow::Borrowed(&text[1..text.len() - 1]))),
+        b'"' if memchr(b'\\', text.as_bytes()).is_none() => Ok(Some(Cow::Borrowed(&text[1..text.len() - 1]))),
         b'"' => serde_json::from_str::<String>(text).map(|t| Some(Cow::Owned(t))).map_err(|e| not_json(&e)),
         _ => Ok(Some(Cow::Borrowed(text))),
     }

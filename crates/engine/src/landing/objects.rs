@@ -6,11 +6,12 @@ use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt,
     fs::File,
-    io::Read,
+    io::{self, Read},
+    mem,
 };
 
 use anyhow::Context;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{
     StreamExt, TryStreamExt,
     stream::{self, BoxStream},
@@ -317,7 +318,7 @@ pub async fn lines(store: &dyn ObjectStore, object: &LandingObject) -> Result<Li
         GetResultPayload::Stream(stream) => Source::Stream(stream),
     };
     let (next, left_bytes) = (object.start, object.size_bytes);
-    Ok(Lines { key: object.key.clone(), next, start: object.start, rest: BytesMut::new(), bytes, left_bytes })
+    Ok(Lines { key: object.key.clone(), next, start: object.start, rest: Vec::new(), bytes, left_bytes })
 }
 
 /// Reads the whole object and counts its lines.
@@ -333,7 +334,7 @@ pub struct Lines {
     start: Offset,
     next: Offset,
     /// The begin of a line whose end was not read yet.
-    rest: BytesMut,
+    rest: Vec<u8>,
     bytes: Source,
     /// What the object is expected to hold beyond what was read: blocks take no more memory than that.
     left_bytes: u64,
@@ -377,22 +378,16 @@ impl Lines {
     pub async fn next_block(&mut self) -> Result<Option<Block>, ReadError> {
         loop {
             let Some(bytes) = self.read().await? else { return self.end() };
-            let Some(last) = memrchr(b'\n', &bytes) else {
-                self.rest.extend_from_slice(&bytes);
-                if self.rest.len() > MAX_LINE_BYTES {
+            match memrchr(b'\n', &bytes) {
+                Some(last) => {
+                    self.rest = bytes[last + 1..].to_vec();
+                    return self.block(bytes.slice(..=last)).map(Some);
+                }
+                None if bytes.len() > MAX_LINE_BYTES => {
                     return Err(self.torn(self.next, "the line is longer than any record"));
                 }
-                continue;
-            };
-            let whole = bytes.slice(..=last);
-            let text = if self.rest.is_empty() {
-                whole
-            } else {
-                self.rest.extend_from_slice(&whole);
-                self.rest.split().freeze()
-            };
-            self.rest.extend_from_slice(&bytes[last + 1..]);
-            return self.block(text).map(Some);
+                None => self.rest = bytes.into(),
+            }
         }
     }
 
@@ -422,32 +417,50 @@ impl Lines {
         TornObject { key: self.key.clone(), line: at.0 - self.start.0 + 1, reason }.into()
     }
 
+    /// What is read next, with the rest before it.
     async fn read(&mut self) -> Result<Option<Bytes>, ReadError> {
+        let n_before = self.rest.len();
         let read = match &mut self.bytes {
-            Source::Stream(stream) => stream.next().await.transpose(),
-            Source::File(file) => read_file(file, self.left_bytes).await,
+            Source::Stream(stream) => match stream.next().await.transpose() {
+                Ok(Some(bytes)) if n_before > 0 => {
+                    self.rest.extend_from_slice(&bytes);
+                    Ok(Some(mem::take(&mut self.rest).into()))
+                }
+                read => read,
+            },
+            Source::File(file) => read_file(file, &mut self.rest, self.left_bytes).await,
         };
         let read = read.map_err(|source| ReadError::Unreadable { key: self.key.clone(), source })?;
-        self.left_bytes = self.left_bytes.saturating_sub(read.as_ref().map_or(0, |bytes| bytes.len() as u64));
+        let n_bytes = read.as_ref().map_or(0, |bytes| bytes.len() - n_before);
+        self.left_bytes = self.left_bytes.saturating_sub(n_bytes as u64);
         Ok(read)
     }
 }
 
-/// The next bytes of a file, read on a blocking thread.
-async fn read_file(slot: &mut Option<File>, left_bytes: u64) -> object_store::Result<Option<Bytes>> {
+/// Takes the next bytes of a file behind those that are given, on a blocking thread; at its end it takes none.
+async fn read_file(
+    slot: &mut Option<File>,
+    before: &mut Vec<u8>,
+    left_bytes: u64,
+) -> object_store::Result<Option<Bytes>> {
     let Some(mut file) = slot.take() else { return Ok(None) };
+    let mut bytes = mem::take(before);
     let read = tokio::task::spawn_blocking(move || {
         // One more, so that the end shows without more room.
-        let room = usize::try_from(left_bytes).map_or(READ_BYTES, |left| READ_BYTES.min(left + 1));
-        let mut bytes = Vec::with_capacity(room);
-        (&mut file).take(READ_BYTES as u64).read_to_end(&mut bytes).map(|_| (file, bytes))
+        bytes.reserve(usize::try_from(left_bytes).map_or(READ_BYTES, |left| READ_BYTES.min(left + 1)));
+        let n_bytes = (&mut file).take(READ_BYTES as u64).read_to_end(&mut bytes)?;
+        Ok((file, n_bytes, bytes))
     });
-    let generic = |e| object_store::Error::Generic { store: "DurableLocal", source: Box::new(e) };
-    let (file, bytes) = read.await?.map_err(generic)?;
-    if bytes.len() == READ_BYTES {
+    let generic = |e: io::Error| object_store::Error::Generic { store: "DurableLocal", source: Box::new(e) };
+    let (file, n_bytes, bytes) = read.await?.map_err(generic)?;
+    if n_bytes == READ_BYTES {
         *slot = Some(file);
     }
-    Ok((!bytes.is_empty()).then(|| bytes.into()))
+    if n_bytes == 0 {
+        *before = bytes;
+        return Ok(None);
+    }
+    Ok(Some(bytes.into()))
 }
 
 #[cfg(test)]
