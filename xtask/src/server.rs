@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{process, workspace};
+use crate::{process, scratch::Scratch, workspace};
 
 /// How long a start may take on a busy machine.
 const START: Duration = Duration::from_secs(60);
@@ -23,8 +23,8 @@ pub(crate) struct Server {
     child: Child,
     /// Its data.
     pub(crate) folder: PathBuf,
-    /// Whether the data goes when this is dropped.
-    is_fresh: bool,
+    /// The same where it goes with this.
+    scratch: Option<Scratch>,
     /// `host:port`.
     pub(crate) address: String,
     is_secure: bool,
@@ -42,15 +42,17 @@ pub(crate) fn binary(given: Option<&Path>) -> Result<PathBuf> {
 impl Server {
     /// With an empty data folder that goes with it. `settings` are variables of its environment.
     pub(crate) fn start(binary: &Path, settings: &[(&str, &str)]) -> Result<Self> {
-        let mut server = Self::start_in(&fresh_folder()?, binary, settings)?;
-        server.is_fresh = true;
+        let scratch = Scratch::new("data")?;
+        let mut server = Self::start_in(&scratch, binary, settings)?;
+        server.scratch = Some(scratch);
         Ok(server)
     }
 
     /// The same with nothing but the doors and the log: what is posted stays there.
     pub(crate) fn start_doors(binary: &Path) -> Result<Self> {
-        let mut server = Self::start_doors_in(&fresh_folder()?, binary, &[])?;
-        server.is_fresh = true;
+        let scratch = Scratch::new("data")?;
+        let mut server = Self::start_doors_in(&scratch, binary, &[])?;
+        server.scratch = Some(scratch);
         Ok(server)
     }
 
@@ -83,7 +85,7 @@ impl Server {
         });
         thread::spawn(move || watch(stderr, &found));
         let mut server =
-            Self { child, folder: folder.to_owned(), is_fresh: false, address: String::new(), is_secure: false };
+            Self { child, folder: folder.to_owned(), scratch: None, address: String::new(), is_secure: false };
         let announced = announced.recv_timeout(START);
         (server.is_secure, server.address) = announced.context("the server did not say where it listens")?;
         Ok(server)
@@ -104,10 +106,6 @@ impl Server {
         ensure!(status.success(), "the server did not stop in good order: {status}");
         Ok(())
     }
-}
-
-fn fresh_folder() -> Result<PathBuf> {
-    Ok(workspace::target_folder()?.join(format!("data-{}", std::process::id())))
 }
 
 /// Reads all that the server says, so that it never waits for a reader, and passes on where it
@@ -138,9 +136,7 @@ impl Drop for Server {
         // Whoever needs its data has stopped it in good order.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if self.is_fresh {
-            let _ = fs::remove_dir_all(&self.folder);
-        }
+        self.scratch.take();
     }
 }
 

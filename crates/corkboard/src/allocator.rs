@@ -6,7 +6,7 @@ use tikv_jemalloc_ctl::{Access, AsName, arenas};
 const KEPT_MS: isize = 5000;
 
 /// For a process that does one piece of work and ends: what it frees, it needs again in a moment. Given back
-/// to the system in between, it costs a batch run a seventh of its time in page faults.
+/// to the system in between, it costs a batch run a fifth more time in the kernel.
 pub fn keep_free_memory() {
     let narenas = arenas::narenas::read().unwrap_or(0);
     let those_there_are = (0..narenas).map(|i| format!("arena.{i}.dirty_decay_ms\0"));
