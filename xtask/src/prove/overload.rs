@@ -88,31 +88,29 @@ pub(super) fn prove(arguments: &Arguments) -> Result<()> {
     for (nuisance, n) in [(Nuisance::SlowWriter, 500), (Nuisance::SlowReader, 100), (Nuisance::Idle, arguments.idle)] {
         trial.compare(&format!("beside {n} × {nuisance:?}"), calm, beside(nuisance, n), MOST_P99_RATIO)?;
     }
-    let outcome = trial.end()?;
+    let roomy = trial.end()?;
 
     let n_places = arguments.idle * 2 / 5;
     let mut trial = Trial::begin(&binary, n_places, arguments)?;
     let idle = beside(Nuisance::Idle, arguments.idle);
-    let (_, crowded) = trial.compare(
-        &format!("beside {} × Idle for {n_places} places", arguments.idle),
-        calm,
-        idle,
-        MOST_P99_RATIO,
-    )?;
-    ensure!(crowded.beside.n_cut_off > 0, "nobody gave way: there was no crowd");
-    let n_crowded = trial.end()?.n_stored;
+    let what = format!("beside {} × Idle for {n_places} places", arguments.idle);
+    let (_, pushed) = trial.compare(&what, calm, idle, MOST_P99_RATIO)?;
+    ensure!(pushed.beside.n_cut_off > 0, "nobody gave way: there was no crowd");
+    let crowded = trial.end()?;
     println!(
         "overload: {} records stored = acknowledged{}, {} requests refused, goodput at 8× {:.0} % of the peak, p99 \
-         {:.1} → {:.1} ms, recovered in {} ms, memory {} of {} MiB",
-        outcome.n_stored + n_crowded,
-        if outcome.some_are_unknown { " and unknown" } else { "" },
-        outcome.n_refused,
+         {:.1} → {:.1} ms, recovered in {} ms, memory {} of {} MiB and {} of {}",
+        roomy.n_stored + crowded.n_stored,
+        if roomy.some_are_unknown || crowded.some_are_unknown { " and unknown" } else { "" },
+        roomy.n_refused + crowded.n_refused,
         over.per_second() / peak.per_second() * 100.0,
         peak.p99_ms(),
         over.p99_ms(),
         recovery.as_millis(),
-        outcome.most_bytes / MIB,
-        outcome.allowed_bytes / MIB
+        roomy.most_bytes / MIB,
+        roomy.allowed_bytes / MIB,
+        crowded.most_bytes / MIB,
+        crowded.allowed_bytes / MIB
     );
     Ok(())
 }

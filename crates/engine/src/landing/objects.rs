@@ -377,11 +377,14 @@ impl Lines {
     /// The next lines, at least one; `None` at the end of an object that is whole.
     pub async fn next_block(&mut self) -> Result<Option<Block>, ReadError> {
         loop {
+            // No line ends in what is left of the last read, which is looked through once.
+            let n_before = self.rest.len();
             let Some(bytes) = self.read().await? else { return self.end() };
-            match memrchr(b'\n', &bytes) {
+            match memrchr(b'\n', &bytes[n_before..]) {
                 Some(last) => {
-                    self.rest = bytes[last + 1..].to_vec();
-                    return self.block(bytes.slice(..=last)).map(Some);
+                    let end = n_before + last + 1;
+                    self.rest = bytes[end..].to_vec();
+                    return self.block(bytes.slice(..end)).map(Some);
                 }
                 None if bytes.len() > MAX_LINE_BYTES => {
                     return Err(self.torn(self.next, "the line is longer than any record"));
